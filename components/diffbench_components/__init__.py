@@ -1,0 +1,1 @@
+"""The components that come with diffbench: one file each, found through the same entry points as anybody else's."""

@@ -1,0 +1,42 @@
+"""diffbench: which diffusion component is better, by how much, and at what cost.
+
+Names are imported on first use, so that `import diffbench` and the command line's help cost no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "diffbench.contracts": (
+        "Backbone", "Component", "Conditioning", "Dataset", "Denoise", "DenoiseCondition", "DiscreteNoiseSchedule", "Evidence", "Extractor", "Io",
+        "Level", "Metric", "Noise", "NoiseSchedule", "Objective", "Parameterization", "Prediction", "Scheduler", "Signals", "Spacing", "Split",
+    ),
+    "diffbench.options": ("Options", "location_option", "sampling_option"),
+    "diffbench.errors": ("BrokenComponent", "DataError", "DiffbenchError", "Diverged", "MatrixError", "OptionError", "UnknownComponent"),
+    "diffbench.registry": ("Registry", "load_registry", "register"),
+    "diffbench.hookspecs": ("hookimpl",),
+    "diffbench.sampling": ("sample", "trajectory"),
+    "diffbench.classifier": ("Classifier", "fit_classifier"),
+    "diffbench.frechet": ("frechet_distance", "jackknife_blocks"),
+    "diffbench.splits": ("split_indices",),
+    "diffbench.api": ("plan", "run"),
+    "diffbench.results": ("load",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("diffbench")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'diffbench' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,186 @@
+"""Options: a frozen dataclass that checks its own fields, and the words for what each field accepts.
+
+pydantic does the checking (strict: no text becomes a number) and annotated_types says the ranges:
+
+    steps: Annotated[int, Ge(1)] = 50             # network calls
+    scale: Annotated[float, Ge(0)] = sampling_option(3.0)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import re
+import typing
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, get_args, get_origin
+
+import annotated_types
+import pydantic
+
+from diffbench.errors import OptionError, did_you_mean
+
+
+def sampling_option(default: Any = MISSING) -> Any:
+    """An option of a training component that only changes sampling: cells that differ in it share one training."""
+    return field(default=default, metadata={"half": "sampling"})
+
+
+def location_option(default: Any = MISSING) -> Any:
+    """An option that says where something lies, not what it is: it is never part of an identity."""
+    return field(default=default, metadata={"half": "location"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of everything configurable: fields are checked and normalised at birth, and never change."""
+
+    def __post_init__(self) -> None:
+        model = _model(type(self))
+        try:
+            checked = model.model_validate({f.name: getattr(self, f.name) for f in fields(self)})
+        except pydantic.ValidationError as error:
+            faulty = dict.fromkeys(str(fault["loc"][0]) for fault in error.errors(include_url=False))
+            raise OptionError("; ".join(sentence(type(self), name, getattr(self, name)) for name in faulty)) from None
+        for name in model.model_fields:
+            object.__setattr__(self, name, getattr(checked, name))
+
+
+def check_value(cls: type[Options], name: str, value: Any) -> str | None:
+    """The sentence that refuses this value for this option, or None where it is accepted."""
+    try:
+        _adapter(cls, name).validate_python(value, strict=True)
+    except pydantic.ValidationError:
+        return sentence(cls, name, value)
+    return None
+
+
+def sentence(cls: type[Options], name: str, value: Any) -> str:
+    """'eta must be a number in [0, 1], got -0.5'."""
+    return f"{name} must be {accepts(cls, name)}, got {_shown(value)}"
+
+
+def unknown_option(owner: str, cls: type[Options], name: object) -> str:
+    """One sentence for an option that does not exist, with the nearest one and all that do."""
+    names = [f.name for f in fields(cls)]
+    if not names:
+        return f"unknown option {str(name)!r}: {owner} has no options"
+    known = ", ".join(f.name if f.default is MISSING else f"{f.name} ({f.default!r})" for f in fields(cls))
+    return f"unknown option {str(name)!r}.{did_you_mean(str(name), names)} Options of {owner}: {known}"
+
+
+def hint(cls: type[Options], name: str) -> Any:
+    """The type of an option, without its range."""
+    declared = _hints(cls)[name]
+    return get_args(declared)[0] if get_origin(declared) is typing.Annotated else declared
+
+
+def accepts(cls: type[Options], name: str) -> str:
+    """What an option accepts, in words: 'an integer >= 1', 'a number in [0, 1]', \"one of 'small', 'large'\"."""
+    declared = _hints(cls)[name]
+    limits = get_args(declared)[1:] if get_origin(declared) is typing.Annotated else ()
+    return _in_words(hint(cls, name), limits)
+
+
+def half_of(declared: Field, otherwise: str) -> str:
+    """The half of a cell an option belongs to: its own mark, else that of its kind."""
+    return declared.metadata.get("half", otherwise)
+
+
+def comments(cls: type) -> dict[str, str]:
+    """The comment beside each option in the source: its meaning, for `diffbench show`."""
+    found: dict[str, str] = {}
+    for owner in reversed(cls.__mro__[:-1]):
+        try:
+            lines = inspect.getsource(owner).splitlines()
+        except (OSError, TypeError):
+            continue
+        for line in lines:
+            match = re.match(r"    (\w+):.*?\s#\s(.*)$", line)
+            if match:
+                found[match[1]] = match[2].strip()
+    return {f.name: found.get(f.name, "") for f in fields(cls)}
+
+
+def plain(value: Any) -> Any:
+    """Lists become tuples, as the options that hold several values are written in Python."""
+    return tuple(plain(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def is_many(cls: type[Options], name: str) -> bool:
+    """Whether one value of this option is itself a list (so that a grid over it is a list of lists)."""
+    return get_origin(hint(cls, name)) is tuple
+
+
+def grid(choices: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the choices, the last varying fastest."""
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+@functools.cache
+def _model(cls: type) -> type[pydantic.BaseModel]:
+    settings = pydantic.ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
+    declared: Any = {f.name: (_checkable(_hints(cls)[f.name]), ...) for f in fields(cls)}
+    return pydantic.create_model(cls.__name__, __config__=settings, **declared)
+
+
+@functools.cache
+def _adapter(cls: type, name: str) -> pydantic.TypeAdapter:
+    declared = _checkable(_hints(cls)[name])
+    return pydantic.TypeAdapter(declared, config=pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False))
+
+
+def _checkable(declared: Any) -> Any:
+    """pydantic would rebuild a nested dataclass; a nested component is only asked what it is."""
+    if isinstance(declared, type) and issubclass(declared, Options):
+        return pydantic.InstanceOf[declared]
+    return declared
+
+
+def _in_words(kind: Any, limits: tuple[Any, ...] = (), many: bool = False) -> str:
+    origin = get_origin(kind)
+    if origin is typing.Annotated:
+        return _in_words(get_args(kind)[0], get_args(kind)[1:], many)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(v) for v in get_args(kind))
+    if origin is tuple:
+        args = get_args(kind)
+        inner = _in_words(args[0], many=True)
+        return f"a list of {inner}" if args[-1] is Ellipsis else f"a list of {len(args)} {inner}"
+    if origin is not None or not isinstance(kind, type):
+        return " or ".join(_in_words(k, limits, many) for k in get_args(kind)) or str(kind)
+    names = {int: ("an integer", "integers"), float: ("a number", "numbers"), bool: ("true or false", "true or false"),
+             str: ("text", "texts"), type(None): ("null", "null")}
+    noun = names[kind][many] if kind in names else f"a {_spaced(kind.__name__)}"
+    return f"{noun}{_range(limits)}"
+
+
+def _range(limits: tuple[Any, ...]) -> str:
+    """' in [0, 1)', ' >= 1' or nothing."""
+    bounds: dict[str, Any] = {}
+    for limit in limits:
+        for part in limit if isinstance(limit, annotated_types.GroupedMetadata) else (limit,):
+            for name in ("ge", "gt", "le", "lt"):
+                if getattr(part, name, None) is not None:
+                    bounds[name] = getattr(part, name)
+    low, high = next(((k, bounds[k]) for k in ("ge", "gt") if k in bounds), None), next(((k, bounds[k]) for k in ("le", "lt") if k in bounds), None)
+    if low and high:
+        return f" in {'[' if low[0] == 'ge' else '('}{low[1]}, {high[1]}{']' if high[0] == 'le' else ')'}"
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    one = low or high
+    return f" {signs[one[0]]} {one[1]}" if one else ""
+
+
+def _spaced(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()
+
+
+def _shown(value: Any) -> str:
+    text = f"{value!r} (text)" if isinstance(value, str) else repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

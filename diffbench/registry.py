@@ -1,0 +1,249 @@
+"""The registry: every component that exists, found through entry points without importing any of them.
+
+`load_registry()` is the door. Reading names, origins, first docstring lines and defaults costs no import; a component's
+module is imported when it is first used, and a failure is a problem of its distribution alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+import pluggy
+
+from diffbench import hookspecs, source
+from diffbench.errors import BrokenComponent, OptionError, UnknownComponent, unknown_name
+from diffbench.hookspecs import hookimpl
+from diffbench.kinds import BUILT_IN_KINDS, Kind
+from diffbench.options import Options, check_value, unknown_option
+
+HOME = "diffbench"                    # components of this distribution have bare names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ref:
+    """One registered component, not yet imported."""
+
+    kind: str
+    name: str                         # as registered: "rk4"
+    target: str                       # "module:Class"
+    distribution: str                 # "my-samplers", or "file NAME.py" for a loose one
+    version: str = ""
+    is_editable: bool = False         # under development: cached by its source instead of its version
+    loaded: type | None = None        # set where the class exists already (`@diffbench.register`)
+
+    @property
+    def full_name(self) -> str:
+        """'ddim' for a built-in, 'my-samplers.rk4' for a stranger's."""
+        return self.name if self.distribution == HOME or self.loaded else f"{self.distribution}.{self.name}"
+
+    @property
+    def origin(self) -> str:
+        """Who offers it, for messages: 'my-samplers 0.3'."""
+        return f"{self.distribution} {self.version}".strip()
+
+    def summary(self) -> source.Summary:
+        """First docstring line, options and defaults from the syntax tree; nothing is imported."""
+        return source.summary(self.target)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with an installed plug-in, and whose it is."""
+
+    distribution: str
+    message: str
+
+
+_session: dict[tuple[str, str], Ref] = {}             # what @register and loose files added in this process
+
+
+def register(cls: type) -> type:
+    """Class decorator: makes a component usable in this process under its class name in snake case.
+
+    Workers see it where its file is given with `--plugin`; packages use an entry point instead.
+    """
+    name = cls.component_name()
+    ref = Ref(kind=cls.kind, name=name, target=f"{cls.__module__}:{cls.__qualname__}", distribution="this session", is_editable=True, loaded=cls)
+    _session[cls.kind, name] = ref
+    return cls
+
+
+def load_registry(plugins: Iterable[str] = ()) -> Registry:
+    """The registry of this environment; `plugins` are loose Python files whose @register classes are added."""
+    for path in plugins:
+        source.run_file(path)
+    return Registry()
+
+
+class Registry:
+    """Components by kind and name, the hooks, and what was found broken on the way."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.import_seconds: dict[str, float] = {}
+        self.hooks = pluggy.PluginManager("diffbench")
+        self.hooks.add_hookspecs(hookspecs)
+        self.hooks.register(_EntryPoints(self.problems), name="diffbench entry points")
+        self._load_hook_plugins()
+        self.kinds: dict[str, Kind] = {k.name: k for k in (*BUILT_IN_KINDS, *self._collected("diffbench_kinds"))}
+        self._refs: dict[str, list[Ref]] = {kind: [] for kind in self.kinds}
+        for ref in (*self._collected("diffbench_components", kinds=self.kinds), *_session.values()):
+            self._refs[ref.kind].append(ref)
+        self._classes: dict[type, Ref] = {}
+
+    def refs(self, kind: str) -> list[Ref]:
+        """All components of a kind, built-ins first, then by full name."""
+        return sorted(self._refs[kind], key=lambda r: (r.distribution != HOME, r.full_name))
+
+    def find(self, kind: str, name: str) -> Ref:
+        """The component a user means: full name, bare name while unambiguous, or alias; '-' reads as '_'."""
+        wanted = _folded(name)
+        refs = self.refs(kind)
+        found = [r for r in refs if _folded(r.full_name) == wanted] or [r for r in refs if _folded(r.name) == wanted]
+        found = found or [r for r in refs if wanted in map(_folded, r.summary().aliases)]
+        spaced = kind.replace("_", " ")
+        if not found:
+            raise UnknownComponent(unknown_name(spaced, name, {r.full_name for r in refs}))
+        if len(found) > 1:
+            offers = ", ".join(f"{r.full_name} ({r.origin})" for r in found)
+            raise UnknownComponent(f"{len(found)} packages offer a {spaced} named {name!r}: {offers}. Use the full name, or uninstall one of them")
+        return found[0]
+
+    def load(self, ref: Ref) -> type:
+        """The class behind a reference, imported and checked on first use."""
+        cls = ref.loaded or self._import(ref)
+        base = self._base(ref.kind)
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: {ref.target} is not a subclass of diffbench.{base.__name__}")
+        missing = sorted(getattr(cls, "__abstractmethods__", ()))
+        if missing:
+            raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: {cls.__name__} does not define {', '.join(missing)}")
+        self._classes[cls] = ref
+        return cls
+
+    def component(self, kind: str, name: str) -> type:
+        """The class of a component."""
+        return self.load(self.find(kind, name))
+
+    def create(self, kind: str, name: str, /, **options: Any) -> Any:
+        """A configured component; an unknown or wrong option is refused with the sentence a matrix would get."""
+        if kind not in self.kinds:
+            raise UnknownComponent(unknown_name("kind of component", kind, self.kinds))
+        ref = self.find(kind, name)
+        cls = self.load(ref)
+        mistakes = check_options(ref.full_name, cls, options)
+        if mistakes:
+            raise OptionError(f"{kind} {ref.full_name}: " + "; ".join(mistakes))
+        return cls(**options)
+
+    def default(self, kind: str) -> Any:
+        """The component taken where nothing is said about a kind."""
+        for ref in self.refs(kind):
+            if ref.summary().is_default:
+                return self.load(ref)()
+        raise UnknownComponent(f"no {kind.replace('_', ' ')} is the default; name one of: {', '.join(r.full_name for r in self.refs(kind)) or 'none is installed'}")
+
+    def ref_of(self, component: Any) -> Ref:
+        """Where a configured component comes from."""
+        cls = type(component)
+        if cls not in self._classes:
+            for ref in self._refs.get(cls.kind, []):
+                if ref.target == f"{cls.__module__}:{cls.__qualname__}":
+                    self._classes[cls] = ref
+                    break
+            else:
+                raise UnknownComponent(f"{cls.__name__} is not registered: give it an entry point, or decorate it with @diffbench.register")
+        return self._classes[cls]
+
+    def observe(self, hook: str, **facts: Any) -> None:
+        """Calls an observer hook, one plug-in at a time; one that raises is named in `problems` and heard no more."""
+        for plugin in list(self.hooks.get_plugins()):
+            try:
+                self._caller(hook, plugin)(**facts)
+            except Exception as error:  # noqa: BLE001  a stranger's observer must not stop a run
+                self._switch_off(plugin, f"its hook {hook} raised {type(error).__name__}: {error}")
+
+    def _collected(self, hook: str, **facts: Any) -> Iterator[Any]:
+        for plugin in list(self.hooks.get_plugins()):
+            try:
+                for answer in self._caller(hook, plugin)(**facts):
+                    yield from answer
+            except Exception as error:  # noqa: BLE001
+                self._switch_off(plugin, f"its hook {hook} raised {type(error).__name__}: {error}")
+
+    def _caller(self, hook: str, plugin: Any) -> Any:
+        others = [p for p in self.hooks.get_plugins() if p is not plugin]
+        return self.hooks.subset_hook_caller(hook, others)
+
+    def _switch_off(self, plugin: Any, reason: str) -> None:
+        name = self.hooks.get_name(plugin) or repr(plugin)
+        self.hooks.unregister(plugin)
+        self.problems.append(Problem(name, f"plug-in {name} is switched off: {reason}"))
+
+    def _load_hook_plugins(self) -> None:
+        """One by one: pluggy's own loader stops at the first broken package and keeps one of two that share a name."""
+        for point in source.entry_points("diffbench"):
+            label = f"{point.dist.name}:{point.name}"
+            try:
+                plugin = point.load()
+                self.hooks.register(plugin, name=label)
+            except Exception as error:  # noqa: BLE001
+                self.problems.append(Problem(point.dist.name, f"plug-in {label} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"))
+                continue
+            try:
+                self.hooks.check_pending()
+            except pluggy.PluginValidationError as error:
+                self._switch_off(plugin, str(error))
+
+    def _import(self, ref: Ref) -> Any:
+        module, _, attribute = ref.target.partition(":")
+        start = time.perf_counter()
+        try:
+            cls = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # noqa: BLE001  whatever an import raises is that package's problem
+            self.problems.append(Problem(ref.distribution, f"{ref.kind} {ref.full_name}: importing {module} failed: {type(error).__name__}: {error}"))
+            raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: importing {ref.target} failed with {type(error).__name__}: {error}") from error
+        finally:
+            self.import_seconds[ref.full_name] = time.perf_counter() - start
+        return cls
+
+    def _base(self, kind: str) -> type:
+        module, _, attribute = self.kinds[kind].base.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+def check_options(owner: str, cls: type[Options], options: dict[str, Any]) -> list[str]:
+    """Every mistake in a set of options, as sentences."""
+    known = {f.name: f for f in fields(cls)}
+    mistakes = [unknown_option(owner, cls, name) for name in options if name not in known]
+    mistakes += [f"{owner} needs the option {name!r}" for name, f in known.items() if f.default is MISSING and name not in options]
+    mistakes += [said for name, value in options.items() if name in known and (said := check_value(cls, name, value))]
+    return mistakes
+
+
+@dataclass
+class _EntryPoints:
+    """The built-in plug-in: components are what the entry points say."""
+
+    problems: list[Problem] = field(default_factory=list)
+
+    @hookimpl
+    def diffbench_components(self, kinds: dict[str, Kind]) -> list[Ref]:
+        refs: dict[tuple[str, str, str], Ref] = {}
+        for kind in kinds.values():
+            for point in source.entry_points(kind.group):
+                if not source.is_name(point.name):
+                    self.problems.append(Problem(point.dist.name, f"{kind.name} {point.name!r} is left out: a name is [a-z][a-z0-9_]{{0,63}}"))
+                    continue
+                ref = Ref(kind=kind.name, name=point.name, target=point.value, distribution=point.dist.name,
+                          version=point.dist.version, is_editable=source.is_editable(point.dist))
+                refs[kind.name, point.name, point.dist.name] = ref
+        return list(refs.values())
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
