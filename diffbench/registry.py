@@ -225,7 +225,7 @@ def check_options(owner: str, cls: type[Options], options: dict[str, Any]) -> li
     return mistakes
 
 
-@dataclass
+@dataclass(eq=False)
 class _EntryPoints:
     """The built-in plug-in: components are what the entry points say."""
 
