@@ -108,6 +108,11 @@ class NoiseSchedule(Component):
 
     kind = "noise_schedule"
 
+    @property
+    def grid(self) -> int | None:
+        """Number T of grid points of a discrete schedule; None where it is continuous."""
+        return None
+
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale, in [0, 1]."""
@@ -152,10 +157,13 @@ class DiscreteNoiseSchedule(NoiseSchedule):
     def alpha_bar(self) -> Tensor:
         """The table, float64 [T], decreasing; entry i - 1 belongs to t = i/T. DDPM's alpha_bar is alpha²."""
 
+    @property
+    def grid(self) -> int:
+        return len(_log_nsr_table(self))
+
     def training_times(self, u: Tensor) -> Tensor:
         """The grid points i/T, i = 1..T, each with probability 1/T."""
-        count = len(_log_nsr_table(self))
-        return (torch.floor(u * count) + 1) / count
+        return (torch.floor(u * self.grid) + 1) / self.grid
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sigmoid(-2 * self._log_nsr(t)).sqrt()
@@ -271,7 +279,6 @@ class Spacing(Component):
     """Which times a sampler visits."""
 
     kind = "spacing"
-    is_uniform: ClassVar[bool] = False                # every step has the same length in t, down to t = 0
 
     @abstractmethod
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Tensor:
@@ -283,9 +290,13 @@ class Scheduler(Component):
 
     kind = "scheduler"
     order: ClassVar[int] = 1                          # claimed global order of convergence (weak order where noise is added)
-    is_stochastic: ClassVar[bool] = False
-    min_steps: ClassVar[int] = 1
+    min_steps: ClassVar[int] = 1                      # fewest steps every configuration takes
     steps: int
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether steps ask for noise."""
+        return False
 
     def nfe(self, steps: int) -> int:
         """Claimed network evaluations of an unguided run; the harness counts the real ones."""

@@ -1,0 +1,31 @@
+"""DDPM's linear schedule."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Interval
+from torch import Tensor
+
+from diffbench import DiscreteNoiseSchedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(DiscreteNoiseSchedule):
+    """Variance-preserving schedule whose beta_i is linear in i; alpha_bar_i = prod_j<=i (1 - beta_j).
+
+    beta_i, i = 1..T: from beta_start to beta_end, both multiplied by 1000/T, so that alpha(1) stays near 0 for every T
+    (with T = 100 and unscaled ends alpha_bar_T would be 0.36); never above 0.999.
+    Source: Ho et al. 2020, arXiv:2006.11239, section 4, T = 1000; the scaling is that of improved-diffusion.
+    """
+
+    timesteps: Annotated[int, Ge(2)] = 1000                       # T, grid points of the table
+    beta_start: Annotated[float, Interval(gt=0, lt=1)] = 1e-4     # beta_1 at T = 1000
+    beta_end: Annotated[float, Interval(gt=0, lt=1)] = 0.02       # beta_T at T = 1000; 0.02, not 0.2
+
+    default_of_kind = True
+
+    def alpha_bar(self) -> Tensor:
+        scale = 1000 / self.timesteps
+        beta = torch.linspace(self.beta_start * scale, self.beta_end * scale, self.timesteps, dtype=torch.float64).clamp(max=0.999)
+        return (1 - beta).cumprod(0)                              # [T]

@@ -1,0 +1,75 @@
+"""Pseudo numerical methods for diffusion models."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
+from torch import Tensor
+
+from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler
+
+ADAMS_BASHFORTH = {                                       # weights of eps_hat, newest first
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pndm(Scheduler):
+    """Four-step Adams-Bashforth on eps_hat, moved by DDIM's map: x_s = alpha_s (x_t - sigma_t e)/alpha_t + sigma_s e.
+
+    The history is of eps_hat, never of the network's raw output. The weights hold on a uniform grid only, so others are
+    refused. Two starts: "prk", three pseudo Runge-Kutta steps of four evaluations (N + 9 in all, N >= 4), and "plms", one
+    Heun-like pair and then orders 2, 3, 4 (N + 1 in all, N >= 2). Globally of order 2, not 4: the weights are those of
+    equal steps in sigma/alpha, and a grid uniform in t is not that.
+    Source: Liu et al. 2022, arXiv:2202.09778, eq. 9, 11 to 13, algorithm 2; "plms" as in latent diffusion.
+    """
+
+    steps: Annotated[int, Ge(2)] = 50                     # N; prk makes N + 9 evaluations, plms N + 1
+    warmup: Literal["prk", "plms"] = "prk"                # how the first steps are made
+
+    order: ClassVar[int] = 2
+    min_steps: ClassVar[int] = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.warmup == "prk" and self.steps < 4:
+            raise OptionError(f"steps must be at least 4 with warmup 'prk' (three of them are the warm-up), got {self.steps}; 'plms' takes 2")
+
+    def nfe(self, steps: int) -> int:
+        return steps + 9 if self.warmup == "prk" else steps + 1
+
+    def why_not(self, cell):
+        times = cell.spacing(cell.noise_schedule, self.steps)
+        lengths = times[:-1] - times[1:]
+        if float(lengths.max() - lengths.min()) > 1e-9:
+            return (f"pndm's Adams-Bashforth weights hold for equal steps, and {cell.spacing.component_name()} spacing with {self.steps} steps "
+                    f"has steps of {float(lengths.min()):.4g} to {float(lengths.max()):.4g}; use uniform")
+        if cell.noise_schedule.at(float(times[0])).alpha == 0.0:
+            return "pndm cannot start at zero terminal SNR: its map divides by alpha"
+        return None
+
+    def init(self) -> tuple[Tensor, ...]:
+        return ()
+
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: tuple[Tensor, ...],
+             noise: Noise) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def transfer(e: Tensor, to: float) -> Tensor:     # eq. 11, from t
+            _, alpha_t, sigma_t = schedule.at(t)
+            _, alpha_to, sigma_to = schedule.at(to)
+            return (alpha_to / alpha_t) * x_t + (sigma_to - alpha_to * sigma_t / alpha_t) * e
+
+        e_1 = denoise(x_t, t).eps                         # [B, C, H, W]
+        history = (e_1, *state[:3])
+        if self.warmup == "prk" and len(history) < 4:     # eq. 13
+            middle = (t + s) / 2
+            e_2 = denoise(transfer(e_1, middle), middle).eps
+            e_3 = denoise(transfer(e_2, middle), middle).eps
+            e_4 = denoise(transfer(e_3, s), s).eps
+            e = (e_1 + 2 * e_2 + 2 * e_3 + e_4) / 6
+        elif len(history) == 1:
+            e = (e_1 + denoise(transfer(e_1, s), s).eps) / 2
+        else:                                             # eq. 12
+            e = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
+        return transfer(e, s), history
