@@ -1,0 +1,73 @@
+"""The denoiser: backbone, noise schedule, parameterization and conditioning composed into one model of x_0 and eps.
+
+It is not registered. Guide, then clip, then re-derive eps: both are functions around the network, never options of a scheduler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from diffbench.contracts import Denoise, Io, Level, NoiseSchedule, Prediction
+
+if TYPE_CHECKING:
+    from diffbench.matrix import Cell
+
+
+class Denoiser(nn.Module):
+    """The trainable half of a cell: the network and the condition's embedding, with the algebra around them.
+
+    `evaluations` counts images sent through the network, so that a doubled batch counts twice whoever doubled it.
+    """
+
+    def __init__(self, cell: Cell):
+        super().__init__()
+        io = io_of(cell)
+        self.network = cell.backbone.build(io)
+        self.condition = cell.conditioning.build(io)
+        self.schedule, self.parameterization = cell.noise_schedule, cell.parameterization
+        self.evaluations = 0
+
+    def forward(self, x_t: Tensor, level: Level, c_noise: Tensor, cond: Tensor | None, drop: Tensor) -> Tensor:
+        """The network's own output F, [B, C, H, W]; c_noise and drop are [B]."""
+        self.evaluations += len(x_t)
+        return self.network(self.parameterization.c_in(level) * x_t, c_noise, self.condition(cond, drop))
+
+    def denoise(self, x_t: Tensor, t: float, cond: Tensor | None, drop: Tensor) -> Prediction:
+        """The prediction of x_0 and eps at one level, before guidance."""
+        level = self.schedule.at(t)
+        c_noise = x_t.new_full((len(x_t),), self.parameterization.c_noise(level))
+        return self.parameterization.decode(self(x_t, level, c_noise, cond, drop).to(x_t.dtype), x_t, level)
+
+
+def io_of(cell: Cell) -> Io:
+    """What stands around the network of a cell."""
+    channels, height, width = cell.dataset.image_shape
+    return Io(channels=channels, height=height, width=width, classes=cell.dataset.classes, signal_width=cell.backbone.signal_width)
+
+
+def clipped(denoise: Denoise, schedule: NoiseSchedule, low: float = -1.0, high: float = 1.0) -> Denoise:
+    """x0_hat clamped to the range of the data and eps_hat re-derived from it: eps = (x_t - alpha x0)/sigma.
+
+    Source: the clipping of Ho et al. 2020's released code; re-deriving eps as in guided-diffusion's DDIM.
+    """
+    def inside(x_t: Tensor, t: float) -> Prediction:
+        _, alpha_t, sigma_t = schedule.at(t)
+        x0_hat, eps_hat = denoise(x_t, t)
+        x0_hat = x0_hat.clamp(low, high)
+        if sigma_t == 0:
+            return Prediction(x0=x0_hat, eps=eps_hat)
+        return Prediction(x0=x0_hat, eps=(x_t - alpha_t * x0_hat) / sigma_t)
+    return inside
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """[-1, 1] to uint8 as published: clamp, scale, round."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_pixels(images: Tensor) -> Tensor:
+    """uint8 to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1

@@ -1,0 +1,75 @@
+"""The sampling loop: it owns the times, the noise and the counter, so that no scheduler has to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffbench import noise
+from diffbench.contracts import Denoise, NoiseSchedule, Prediction, Scheduler, Spacing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The end of one sampler run."""
+
+    x_0: Tensor                       # [B, C, H, W]
+    nfe: float                        # images sent to `denoise` per sample
+
+
+def sample(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, x_T: Tensor, *, spacing: Spacing | None = None,
+           seeds: Sequence[int] | None = None) -> Drawn:
+    """Runs a scheduler from x_T down to the clean level.
+
+    denoise(x_t, t) -> Prediction(x0, eps): x_t [B, C, H, W] in the dtype of x_T, t a float.
+    x_T: [B, C, H, W] at the first time of the spacing, standard deviation sqrt(alpha² + sigma²); see `initial`.
+    spacing: the default spacing of the registry where None.
+    seeds: one 64-bit integer per sample, 0..B-1 where None; the noise of a sample depends on its seed and the step alone.
+    """
+    counter = _Counter(denoise)
+    for x_t in trajectory(counter, schedule, scheduler, x_T, spacing=spacing, seeds=seeds):  # noqa: B007  the last state is the result
+        pass
+    return Drawn(x_0=x_t, nfe=counter.images / len(x_T))
+
+
+def trajectory(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, x_T: Tensor, *, spacing: Spacing | None = None,
+               seeds: Sequence[int] | None = None) -> Iterator[Tensor]:
+    """Every state of a sampler run, x_T first and x_0 last: steps + 1 tensors. Arguments as for `sample`."""
+    seeds = range(len(x_T)) if seeds is None else seeds
+    if len(seeds) != len(x_T):
+        raise ValueError(f"seeds must hold one integer per sample: {len(x_T)} samples, {len(seeds)} seeds")
+    times = (spacing or _default_spacing())(schedule, scheduler.steps).tolist()
+    x_t, state = x_T, scheduler.init()
+    yield x_t
+    for index, (t, s) in enumerate(zip(times, times[1:])):  # noqa: B905  pairs of neighbours
+        def step_noise(draw: int = 0, index: int = index) -> Tensor:
+            return noise.normal(seeds, tuple(x_T.shape[1:]), index, draw, device=x_T.device).to(x_T.dtype)
+        # no_grad, not inference_mode: a guidance may differentiate a classifier inside the step.
+        with torch.no_grad():
+            x_t, state = scheduler.step(denoise, schedule, x_t, t, s, state, step_noise)
+        yield x_t
+
+
+def initial(schedule: NoiseSchedule, spacing: Spacing, steps: int, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """x_T, [len(seeds), *shape]: noise with the standard deviation that unit-variance data have at the first time."""
+    _, alpha, sigma = schedule.at(float(spacing(schedule, steps)[0]))
+    return (alpha**2 + sigma**2) ** 0.5 * noise.normal(seeds, shape, noise.INITIAL, device=device)
+
+
+@dataclass
+class _Counter:
+    denoise: Denoise
+    images: int = 0
+
+    def __call__(self, x_t: Tensor, t: float) -> Prediction:
+        self.images += len(x_t)
+        return self.denoise(x_t, t)
+
+
+def _default_spacing() -> Spacing:
+    from diffbench.registry import load_registry
+
+    return load_registry().default("spacing")

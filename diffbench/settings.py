@@ -1,0 +1,58 @@
+"""The blocks of a matrix that are not axes: how to train, sample, time, run and report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from diffbench.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Options):
+    """How every denoiser of the matrix is trained: AdamW, linear warm-up, gradient clipping, exponential moving average."""
+
+    steps: Annotated[int, Ge(0)] = 10_000                                 # optimiser steps; 0 leaves the network untrained
+    batch_size: Annotated[int, Ge(1)] = 128                               # images per step
+    lr: Annotated[float, Gt(0)] = 2e-4                                    # peak learning rate
+    warmup: Annotated[int, Ge(0)] = 100                                   # steps over which the learning rate rises from 0
+    lr_decay: Literal["constant", "cosine"] = "constant"                  # after the warm-up; cosine falls to 0 at the last step
+    weight_decay: Annotated[float, Ge(0)] = 0.0                           # AdamW's decoupled weight decay
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.999                   # decay per step of the averaged weights; ramped as (1 + n)/(10 + n)
+    clip: Annotated[float, Gt(0)] = 1.0                                   # largest gradient norm
+    flip: bool = False                                                    # random horizontal flips
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"            # of the network; auto: bfloat16 autocast on CUDA, float32 elsewhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Options):
+    """What is drawn from every cell."""
+
+    count: Annotated[int, Ge(2)] = 1000                                   # images per cell and seed; labels go round
+    batch_size: Annotated[int, Ge(1)] = 250                               # images at a time; never changes the noise of an image
+    clip: bool = True                                                     # clamp x0_hat to the range of pixels, after guidance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput(Options):
+    """How speed is measured: device to itself, warmed up, synchronised, median over repeats."""
+
+    repeats: Annotated[int, Ge(3)] = 5                                    # timed runs, after warm-up
+    batch_size: Annotated[int, Ge(1)] = 250                               # images at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Options):
+    """How stages are run; nothing here changes a result."""
+
+    retries: Annotated[int, Ge(0)] = 0                                    # further tries of a stage that failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Options):
+    """How the tables are laid out."""
+
+    rows: tuple[str, ...] = ("backbone", "noise_schedule", "conditioning")    # columns of the results that make the rows
+    columns: tuple[str, ...] = ("scheduler", "scheduler.steps")               # and those that make the columns

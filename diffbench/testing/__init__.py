@@ -1,0 +1,1 @@
+"""What a component's author needs to prove it: exact oracles."""
