@@ -51,7 +51,7 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Problem:
+class PluginProblem:
     """Something wrong with an installed plug-in, and whose it is."""
 
     distribution: str
@@ -83,7 +83,7 @@ class Registry:
     """Components by kind and name, the hooks, and what was found broken on the way."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[PluginProblem] = []
         self.import_seconds: dict[str, float] = {}
         self.hooks = pluggy.PluginManager("diffbench")
         self.hooks.add_hookspecs(hookspecs)
@@ -182,7 +182,7 @@ class Registry:
     def _switch_off(self, plugin: Any, reason: str) -> None:
         name = self.hooks.get_name(plugin) or repr(plugin)
         self.hooks.unregister(plugin)
-        self.problems.append(Problem(name, f"plug-in {name} is switched off: {reason}"))
+        self.problems.append(PluginProblem(name, f"plug-in {name} is switched off: {reason}"))
 
     def _load_hook_plugins(self) -> None:
         """One by one: pluggy's own loader stops at the first broken package and keeps one of two that share a name."""
@@ -192,7 +192,7 @@ class Registry:
                 plugin = point.load()
                 self.hooks.register(plugin, name=label)
             except Exception as error:  # noqa: BLE001
-                self.problems.append(Problem(point.dist.name, f"plug-in {label} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"))
+                self.problems.append(PluginProblem(point.dist.name, f"plug-in {label} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"))
                 continue
             try:
                 self.hooks.check_pending()
@@ -205,7 +205,7 @@ class Registry:
         try:
             cls = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # noqa: BLE001  whatever an import raises is that package's problem
-            self.problems.append(Problem(ref.distribution, f"{ref.kind} {ref.full_name}: importing {module} failed: {type(error).__name__}: {error}"))
+            self.problems.append(PluginProblem(ref.distribution, f"{ref.kind} {ref.full_name}: importing {module} failed: {type(error).__name__}: {error}"))
             raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: importing {ref.target} failed with {type(error).__name__}: {error}") from error
         finally:
             self.import_seconds[ref.full_name] = time.perf_counter() - start
@@ -229,7 +229,7 @@ def check_options(owner: str, cls: type[Options], options: dict[str, Any]) -> li
 class _EntryPoints:
     """The built-in plug-in: components are what the entry points say."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[PluginProblem] = field(default_factory=list)
 
     @hookimpl
     def diffbench_components(self, kinds: dict[str, Kind]) -> list[Ref]:
@@ -237,7 +237,7 @@ class _EntryPoints:
         for kind in kinds.values():
             for point in source.entry_points(kind.group):
                 if not source.is_name(point.name):
-                    self.problems.append(Problem(point.dist.name, f"{kind.name} {point.name!r} is left out: a name is [a-z][a-z0-9_]{{0,63}}"))
+                    self.problems.append(PluginProblem(point.dist.name, f"{kind.name} {point.name!r} is left out: a name is [a-z][a-z0-9_]{{0,63}}"))
                     continue
                 ref = Ref(kind=kind.name, name=point.name, target=point.value, distribution=point.dist.name,
                           version=point.dist.version, is_editable=source.is_editable(point.dist))

@@ -1,0 +1,91 @@
+"""Which machine this is: the facts a timing is worth nothing without."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("diffbench", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors")
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's name as the operating system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def fingerprint(device: str) -> dict[str, Any]:
+    """What a throughput figure is keyed by; figures of different fingerprints are never compared."""
+    import torch
+
+    facts: dict[str, Any] = {"device": device.partition(":")[0], "torch": str(torch.__version__)}
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(torch.device(device))
+        return facts | {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory, "cuda": torch.version.cuda, "driver": nvidia_driver()}
+    return facts | {"cpu": cpu_name(), "cores": cores(), "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def nvidia_driver() -> str:
+    """The version of NVIDIA's driver, or '' where nvidia-smi does not answer."""
+    try:
+        answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.splitlines()[0].strip() if answer.stdout else ""
+
+
+def environment(device: str) -> dict[str, Any]:
+    """The facts stored once beside a run's results."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {"python": platform.python_version(), "platform": platform.platform(), "cpu": cpu_name(), "cores": cores(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine": fingerprint(device), "packages": versions}
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit a folder's repository is at, with '+changes' where files differ from it; None outside a repository."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def resolve_device(wanted: str) -> str:
+    """'auto' is the first GPU where there is one, else the CPU; raises ValueError for a device that is not there."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if wanted == "cpu":
+        return wanted
+    name, _, index = wanted.partition(":")
+    if name != "cuda" or (index and not index.isdigit()):
+        raise ValueError(f"a device is auto, cpu, cuda or cuda:N, got {wanted!r}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise ValueError(f"the device {wanted!r} is not there: this machine has {count} CUDA device{'s' if count != 1 else ''}")
+    return f"cuda:{int(index or 0)}"
