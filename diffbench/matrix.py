@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MAX_CELLS = 10_000
 BLOCKS: dict[str, type[Options]] = {"train": Train, "sample": Sample, "throughput": Throughput, "run": Run, "report": Report}
+SMOKE_TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 8}
+SMOKE_SAMPLE: dict[str, Any] = {"count": 8, "batch_size": 8}
+SMOKE_THROUGHPUT: dict[str, Any] = {"repeats": 3, "batch_size": 2}
 VARIABLE_BLOCKS = ("train", "sample")                     # their options may stand under `axes` as train.lr, sample.count, ...
 KEYS = ("diffbench", "name", "dataset", "axes", "together", "exclude", "include", "extractor", "metrics", *BLOCKS)
 
@@ -86,26 +90,27 @@ class Matrix:
     document: dict[str, Any]          # the content as read, with --set applied
 
 
-def load(source_: str | FilePath | Mapping[str, Any], registry: Registry, *, changes: Iterable[str] = (), max_cells: int = MAX_CELLS) -> Matrix:
-    """The matrix in a file (or a mapping); raises MatrixError with every mistake. `changes` are 'PATH=VALUE' of --set."""
-    if isinstance(source_, Mapping):
-        document = yaml_file.Document("matrix", dict(source_))
-    else:
-        document = yaml_file.read(source_)
+def load(source_: str | FilePath | Mapping[str, Any], registry: Registry, *, changes: Iterable[str] = (), only: Iterable[str] = (), smoke: bool = False,
+         max_cells: int = MAX_CELLS) -> Matrix:
+    """The matrix in a file (or a mapping); raises MatrixError with every mistake in it.
+
+    changes: 'PATH=VALUE' of --set; only: 'AXIS=VALUE' of --only; smoke: every code path in seconds.
+    """
+    document = yaml_file.Document("matrix", copy.deepcopy(dict(source_))) if isinstance(source_, Mapping) else yaml_file.read(source_)
     document = _changed(document, changes)
     reader = Reader(registry)
-    matrix = _Expansion(document.data, reader, max_cells).matrix()
+    matrix = _Expansion(document.data, reader, max_cells, tuple(only), smoke).matrix()
     if matrix is None or reader.problems:
-        raise MatrixError([document.render(p) for p in reader.problems])
+        raise MatrixError(document.render_all(reader.problems))
     return matrix
 
 
 class _Expansion:
     """One reading of one document."""
 
-    def __init__(self, data: Any, reader: Reader, max_cells: int):
+    def __init__(self, data: Any, reader: Reader, max_cells: int, only: tuple[str, ...], smoke: bool):
         self.data = data if isinstance(data, dict) else {}
-        self.reader, self.registry, self.max_cells = reader, reader.registry, max_cells
+        self.reader, self.registry, self.max_cells, self.only, self.smoke = reader, reader.registry, max_cells, only, smoke
         self.axis_kinds = [k.name for k in self.registry.kinds.values() if k.axis]
         if not isinstance(data, dict):
             reader.fault((), f"a matrix is a mapping that begins with 'diffbench: {SCHEMA}', got {data!r}")
@@ -123,7 +128,9 @@ class _Expansion:
         if product is None:
             return None
         chosen, excluded = self._exclude(product)
-        points = chosen + self._include(axes)
+        if self.smoke:
+            blocks["throughput"] = replace(blocks["throughput"], **SMOKE_THROUGHPUT)
+        points = self._chosen_only(chosen + self._include(axes))
         cells = [self._cell(point, blocks) for point in points]
         if self.reader.problems:
             return None
@@ -349,6 +356,18 @@ class _Expansion:
             points.append(point)
         return points
 
+    def _chosen_only(self, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for condition in self.only:
+            key, equals, text = condition.partition("=")
+            if not equals or (points and not self._known_key(key, points[0])):
+                known = ", ".join(points[0]) if points else ""
+                raise MatrixError([f"--only {condition}: write AXIS=VALUE with an axis of this matrix: {known}"])
+            wanted = yaml_file.parse(text, f"--only {key}").data
+            points = [p for p in points if self._known_key(key, p) and self._matches(p, key, wanted)]
+            if not points:
+                raise MatrixError([f"--only {condition}: no cell is left"])
+        return points
+
     def _cell(self, point: dict[str, Any], blocks: dict[str, Any]) -> Cell | None:
         """A point as a cell: dotted keys change options of its components and settings."""
         values = {name: value for name, value in point.items() if "." not in name}
@@ -362,6 +381,9 @@ class _Expansion:
                     values[owner] = replace(values[owner], **{option: value})
             except OptionError as error:
                 self.reader.fault(("together",), f"{name}: {error}")
+        if self.smoke:
+            values["scheduler"] = replace(values["scheduler"], steps=max(2, values["scheduler"].min_steps))
+            settings = {"train": replace(settings["train"], **SMOKE_TRAIN), "sample": replace(settings["sample"], **SMOKE_SAMPLE)}
         if any(values.get(kind) is None for kind in (*(k for k in self.axis_kinds if k in Cell.__dataclass_fields__), "seed")):
             return None
         return Cell(**{k: v for k, v in values.items() if k in Cell.__dataclass_fields__}, **settings)

@@ -50,7 +50,7 @@ class Options:
 def check_value(cls: type[Options], name: str, value: Any) -> str | None:
     """The sentence that refuses this value for this option, or None where it is accepted."""
     try:
-        _adapter(cls, name).validate_python(value, strict=True)
+        _model(cls, name).model_validate({name: value})
     except pydantic.ValidationError:
         return sentence(cls, name, value)
     return None
@@ -124,16 +124,11 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 @functools.cache
-def _model(cls: type) -> type[pydantic.BaseModel]:
+def _model(cls: type, *names: str) -> type[pydantic.BaseModel]:
+    """A strict model of some of a class's options, all where none is named."""
     settings = pydantic.ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
-    declared: Any = {f.name: (_checkable(_hints(cls)[f.name]), ...) for f in fields(cls)}
+    declared: Any = {f.name: (_checkable(_hints(cls)[f.name]), ...) for f in fields(cls) if f.name in names or not names}
     return pydantic.create_model(cls.__name__, __config__=settings, **declared)
-
-
-@functools.cache
-def _adapter(cls: type, name: str) -> pydantic.TypeAdapter:
-    declared = _checkable(_hints(cls)[name])
-    return pydantic.TypeAdapter(declared, config=pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False))
 
 
 def _checkable(declared: Any) -> Any:

@@ -39,6 +39,11 @@ class Document:
         shown = self.lines[line] if line < len(self.lines) else ""
         return f"{self.name}:{line + 1}:{column + 1}: {text}\n    {shown}\n    {' ' * column}^"
 
+    def render_all(self, problems: list[Problem]) -> list[str]:
+        """Every problem once, in the order of the file."""
+        ordered = sorted(problems, key=lambda p: self._place(p) or (0, 0))
+        return list(dict.fromkeys(self.render(p) for p in ordered))
+
     def _place(self, problem: Problem) -> tuple[int, int] | None:
         """The deepest known place on the path to a problem."""
         for end in range(len(problem.path), 0, -1):
@@ -86,7 +91,7 @@ def parse(text: str, name: str = "matrix.yaml") -> Document:
     data = walker.plain(tree, (), 0)
     document = Document(name, data, lines, walker.places, walker.keys)
     if walker.problems:
-        raise MatrixError([document.render(p) for p in walker.problems])
+        raise MatrixError(document.render_all(walker.problems))
     return document
 
 

@@ -1,0 +1,142 @@
+"""`diffbench.plan` and `diffbench.run`: what the command line does, from Python."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffbench import matrix as matrices
+from diffbench import planning
+from diffbench.engine import Engine, Watcher, check_device
+from diffbench.errors import DiffbenchError
+from diffbench.machine import environment, git_commit
+from diffbench.planning import Plan, Stage, describe_cell
+from diffbench.registry import Registry, load_registry
+from diffbench.results import Rows, floors, write_tables
+from diffbench.specs import label
+from diffbench.store import Store, write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A run that has ended: where its results lie and how its cells fared."""
+
+    folder: Path
+    counts: dict[str, int]            # cells by status
+    stages_run: int
+    stages_found: int                 # in the store already
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every cell is ok or skipped."""
+        return set(self.counts) <= {"ok", "skipped"}
+
+
+def plan(matrix: str | Path | Mapping[str, Any], *, device: str = "auto", plugins: Iterable[str] = (), changes: Iterable[str] = (),
+         only: Iterable[str] = (), smoke: bool = False, max_cells: int = matrices.MAX_CELLS, registry: Registry | None = None) -> Plan:
+    """The plan of a matrix: a path to its file or a mapping. Raises MatrixError with every mistake, DataError where data are missing."""
+    registry = registry or load_registry(plugins)
+    loaded = matrices.load(matrix, registry, changes=changes, only=only, max_cells=max_cells, smoke=smoke)
+    return planning.make_plan(loaded, registry, check_device(device))
+
+
+def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None, device: str = "auto", jobs: int | None = None, plugins: Iterable[str] = (),
+        changes: Iterable[str] = (), smoke: bool = False, store: Store | None = None, watchers: Iterable[Watcher] = ()) -> Finished:
+    """Runs a matrix to its tables; what the store holds already is not done again. Arguments as on the command line."""
+    plugins = list(plugins)
+    made = plan(matrix, device=device, plugins=plugins, changes=changes, smoke=smoke)
+    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke)
+
+
+def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = None, plugins: list[str] | None = None, store: Store | None = None,
+            watchers: list[Watcher] | None = None, smoke: bool = False, on_ready: Callable[[Engine], None] = lambda engine: None) -> Finished:
+    """Runs a plan. `on_ready` is told the engine once it knows what is done already."""
+    from diffbench.launchers.local import LocalLauncher
+
+    store = store or Store.default()
+    folder = Path(out) if out else Path("runs") / (made.matrix.name + ("-smoke" if smoke else ""))
+    store.prepare()
+    _prepare(folder)
+    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    facts = _facts(made, started)
+    rows = Rows(made, store, folder, facts)
+    rows.start()
+    _describe_run(made, folder)
+    engine = Engine(made, store, lambda: LocalLauncher(store.root, plugins or []), [rows, _Hooks(made.registry), *(watchers or [])], jobs)
+    try:
+        engine.find_done()
+        on_ready(engine)
+        engine.run()
+    finally:
+        _report(made, store, engine, rows, folder)
+    counts: dict[str, int] = {}
+    for row in rows.written.values():
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    found = sum(o.cached for o in engine.outcomes.values())
+    return Finished(folder=folder, counts=counts, stages_run=len(engine.outcomes) - found, stages_found=found)
+
+
+def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) -> None:
+    """Tables and grids of what there is, also after an interruption."""
+    from diffbench.report import grids, tables
+
+    if not rows.written:
+        return
+    table = write_tables(folder)
+    facts = tables.Facts(name=made.matrix.name, floors=floors(made, store, engine), machine=environment(made.device)["machine"])
+    tables.write(folder, table, made.matrix.report.rows, made.matrix.report.columns, facts)
+    for planned in made.cells:
+        outcome = engine.outcomes.get(planned.stages.get("sample", ""))
+        if outcome is not None and outcome.status == "ok" and rows.written.get(planned.cell_id, {}).get("status") == "ok":
+            grids.write(store, planned.stages["sample"], folder / "samples" / f"{planned.cell_id}.png")
+
+
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise DiffbenchError(f"--out {folder}: the folder cannot be written: {error.strerror or error}") from None
+
+
+def _facts(made: Plan, started: str) -> dict[str, Any]:
+    import torch
+
+    packages = environment(made.device)["packages"]
+    return {"device": made.device, "torch": str(torch.__version__), "diffbench": packages["diffbench"], "energy_joules": None,
+            "git_commit": git_commit(Path.cwd()), "started_at": started}
+
+
+def _describe_run(made: Plan, folder: Path) -> None:
+    """The matrix, its plan and the environment, beside the results."""
+    registry = made.registry
+    cells = [{"cell_id": p.cell_id, "skipped": p.skipped, "stages": p.stages, "cell": describe_cell(p.cell, registry)} for p in made.cells]
+    content = {"summary": made.summary(), "cells": cells, "extractor": label(made.matrix.extractor, registry), "stages": {
+        key: {"name": s.name, "label": s.label, "parents": s.parents} for key, s in made.needed().items()}}
+    extra = {}
+    for plugin in registry.hooks.get_plugins():
+        if hasattr(plugin, "diffbench_environment"):
+            extra |= plugin.diffbench_environment()
+    for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), ("environment.json", environment(made.device) | extra)):
+        write_atomically(folder / name, json.dumps(data, indent=1).encode())
+
+
+class _Hooks:
+    """Passes what happens to the plug-ins."""
+
+    def __init__(self, registry: Registry):
+        self.registry = registry
+
+    def started(self, stage: Stage) -> None:
+        self.registry.observe("diffbench_stage_started", stage=stage)
+
+    def progress(self, stage: Stage, done: int, of: int) -> None:
+        """Progress is for the display alone."""
+
+    def finished(self, stage: Stage, outcome: Any) -> None:
+        self.registry.observe("diffbench_stage_finished", stage=stage, status=outcome.status, seconds=outcome.seconds)

@@ -1,0 +1,96 @@
+"""The command line. `--help` and `list` import neither torch nor pandas: each command's module is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from diffbench.errors import DiffbenchError
+
+COMMANDS = {
+    "run": ("diffbench.cli.run", "Train and sample every combination; write FID and throughput tables."),
+    "plan": ("diffbench.cli.plan", "Show what a run would do, without doing it."),
+    "list": ("diffbench.cli.list", "List the components that are installed, importing none of them."),
+    "show": ("diffbench.cli.show", "Show one component: options, meaning, source, origin."),
+}
+
+
+class _Lazy(click.Group):
+    """Knows its commands by name and help; imports a command's module when it is asked for. Plug-ins add theirs by a hook."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(super().list_commands(ctx))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            return importlib.import_module(COMMANDS[name][0]).command
+        return super().get_command(ctx, name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, text) for name, (_, text) in COMMANDS.items()]
+        rows += [(name, command.get_short_help_str()) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="diffbench")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Which diffusion component is better, by how much, and at what cost."""
+    ctx.obj = debug
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script. Exit codes: 0 all well, 1 some cell failed, 2 the request was wrong, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        _plugin_commands()
+        code = cli.main(args=arguments, prog_name="diffbench", standalone_mode=False)
+    except click.exceptions.Abort:
+        _say("interrupted")
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except DiffbenchError as error:
+        if debug:
+            raise
+        _say(str(error))
+        code = 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _say("interrupted")
+        code = 130
+    except BrokenPipeError:                               # `diffbench list | head`
+        sys.stderr.close()
+        code = 0
+    except Exception as error:  # noqa: BLE001  a user gets a sentence; --debug gives the traceback
+        if debug:
+            raise
+        _say(f"diffbench itself failed: {type(error).__name__}: {error}. Run again with --debug before the command for the traceback")
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _plugin_commands() -> None:
+    """Commands of plug-ins, asked for only where a plug-in is installed."""
+    from diffbench import source
+
+    if any(True for _ in source.entry_points("diffbench")):
+        from diffbench.registry import load_registry
+
+        registry = load_registry()
+        registry.observe("diffbench_commands", cli=cli)
+        for problem in registry.problems:
+            _say(problem.message)
+
+
+def _say(text: Any) -> None:
+    click.echo(f"diffbench: {text}" if "\n" not in str(text) else str(text), err=True)

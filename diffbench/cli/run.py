@@ -1,0 +1,55 @@
+"""diffbench run"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffbench.cli.common import make_plan, matrix_options
+
+
+@click.command()
+@matrix_options
+@click.option("--out", type=click.Path(file_okay=False), help="Folder of the results; runs/NAME unless told otherwise.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; on a CPU as many as there are cores, on a GPU one.")
+def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: bool, **asked: Any) -> int:
+    """Train and sample every combination in MATRIX and write FID and throughput tables.
+
+    Typing the same line again goes on where it stopped. Exit codes: 0 every cell is ok or skipped, 1 some cell failed (the
+    rest is there), 2 the request was wrong and nothing was run.
+    """
+    from diffbench import api
+    from diffbench.cli.display import Display
+    from diffbench.cli.plan import plan_lines
+
+    plan = make_plan(plugins=plugins, smoke=smoke, **asked)
+    display = Display(plan)
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def ready(engine: Any) -> None:
+        for line in plan_lines(plan, sum(o.cached for o in engine.outcomes.values())):
+            click.echo(line)
+        display.begin(engine)
+
+    try:
+        finished = api.execute(plan, out=out, jobs=jobs, plugins=list(plugins), watchers=[display], smoke=smoke, on_ready=ready)
+    except KeyboardInterrupt:
+        display.end()
+        click.echo("interrupted: what was finished is kept; the same line again goes on from here", err=True)
+        sys.exit(130)
+    finally:
+        display.end()
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(finished.counts.items()))
+    click.echo(f"{counts} ({finished.stages_run} stages run, {finished.stages_found} found done)")
+    for name in ("fid.md", "throughput.md", "results.csv", "results.parquet", "samples"):
+        if (finished.folder / name).exists():
+            click.echo(f"  {Path(finished.folder) / name}")
+    if not finished.is_complete:
+        for line in display.reasons():
+            click.echo(line, err=True)
+        sys.exit(1)
+    sys.exit(0)

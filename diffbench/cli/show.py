@@ -1,0 +1,65 @@
+"""diffbench show"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import MISSING, fields
+from typing import Any
+
+import click
+
+from diffbench.cli.common import JSON, PLUGIN
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@JSON
+@PLUGIN
+def command(kind: str, name: str, as_json: bool, plugins: tuple[str, ...]) -> None:
+    """Show a component: its docstring, its options with range, default and meaning, what it claims, where it comes from."""
+    from diffbench.errors import UnknownComponent, unknown_name
+    from diffbench.options import accepts, comments, half_of
+    from diffbench.registry import load_registry
+
+    registry = load_registry(plugins)
+    kind = kind.replace("-", "_")
+    if kind not in registry.kinds:
+        raise UnknownComponent(unknown_name("kind of component", kind, registry.kinds))
+    ref = registry.find(kind, name)
+    cls = registry.load(ref)
+    meaning = comments(cls)
+    options = [{"name": f.name, "accepts": accepts(cls, f.name), "default": None if f.default is MISSING else f.default, "required": f.default is MISSING,
+                "meaning": meaning[f.name], "affects": half_of(f, registry.kinds[kind].half)} for f in fields(cls)]
+    facts = claims(cls, kind)
+    if as_json:
+        click.echo(json.dumps({"kind": kind, "name": ref.full_name, "origin": ref.origin, "target": ref.target, "aliases": list(cls.aliases),
+                               "docstring": inspect.getdoc(cls), "options": options, "claims": facts}, indent=1, default=str))
+        return
+    click.echo(f"{kind} {ref.full_name}   ({ref.origin}, {ref.target})\n")
+    click.echo(inspect.getdoc(cls) or "(no docstring)")
+    click.echo("\nOptions" if options else "\nNo options")
+    for option in options:
+        default = "required" if option["required"] else f"default {option['default']!r}"
+        mark = "  [sampling only: cells that differ in it share one training]" if option["affects"] == "sampling" and registry.kinds[kind].half == "training" else ""
+        click.echo(f"  {option['name']}: {option['accepts']}, {default}{mark}")
+        if option["meaning"]:
+            click.echo(f"      {option['meaning']}")
+    for claim, value in facts.items():
+        click.echo(f"{claim}: {value}")
+    if cls.aliases:
+        click.echo(f"also known as: {', '.join(cls.aliases)}")
+
+
+def claims(cls: type, kind: str) -> dict[str, Any]:
+    """What a component says of itself and the tests hold it to."""
+    if kind == "scheduler":
+        made = cls()
+        return {"order of convergence": cls.order, "network evaluations": f"{made.nfe(made.steps)} for {made.steps} steps", "adds noise": made.is_stochastic}
+    if kind == "noise_schedule":
+        end = cls().at(1.0)
+        return {"grid points": cls().grid or "continuous", "terminal SNR": f"{(end.alpha / end.sigma) ** 2:.3g}"}
+    if kind == "backbone":
+        return {"sockets": ", ".join(sorted(cls.ports)) or "none"}
+    return {}

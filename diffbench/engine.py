@@ -1,0 +1,158 @@
+"""Running a plan: which stages are left, which may start now, and what became of each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from diffbench.errors import DiffbenchError
+from diffbench.launchers.local import Handle, LocalLauncher, Resources
+from diffbench.machine import cores
+from diffbench.planning import Plan, Stage
+from diffbench.store import Store
+
+# Long stages, and those many others wait for, first; measuring speed comes last, alone.
+ORDER = ("train", "extractor", "classifier", "sample", "reference", "features", "evaluate", "throughput")
+POLL_SECONDS = 0.2
+LOG_LINES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a stage."""
+
+    status: str                       # "ok", "failed", "diverged" or "blocked" (a parent did not finish)
+    reason: str = ""
+    seconds: float = 0.0
+    cached: bool = False
+
+
+class Watcher(Protocol):
+    """Is told what happens; the display and the results are watchers."""
+
+    def started(self, stage: Stage) -> None:
+        """A worker has been given this stage."""
+
+    def progress(self, stage: Stage, done: int, of: int) -> None:
+        """A running stage says how far it is."""
+
+    def finished(self, stage: Stage, outcome: Outcome) -> None:
+        """A stage ended, was found done or cannot be done."""
+
+
+def worker_slots(plan: Plan, jobs: int | None) -> tuple[int, int]:
+    """(workers at once, threads each): on a CPU the cores are divided among as many stages as can run at once; a GPU takes one at a time.
+
+    The same plan on the same machine always gets the same number of threads, which bit-for-bit results depend on.
+    """
+    if jobs is None:
+        widest = max(Counter(s.name for s in plan.needed().values() if not s.is_exclusive).values(), default=1)
+        jobs = 1 if plan.device.startswith("cuda") else min(cores(), widest)
+    return jobs, max(1, cores() // jobs)
+
+
+class Engine:
+    """One run of a plan over a store. `outcomes` holds what is known of each stage so far."""
+
+    def __init__(self, plan: Plan, store: Store, launcher: Callable[[], LocalLauncher], watchers: list[Watcher], jobs: int | None = None):
+        self.plan, self.store, self.make_launcher, self.watchers = plan, store, launcher, watchers
+        self.stages = plan.needed()
+        self.slots, self.threads = worker_slots(plan, jobs)
+        self.outcomes: dict[str, Outcome] = {}
+        self.running: dict[str, tuple[Stage, Handle, Path]] = {}
+        self.tries: Counter[str] = Counter()
+
+    def find_done(self) -> int:
+        """Looks up what the store has already; returns how many stages that is."""
+        for key, stage in self.stages.items():
+            if key not in self.outcomes and self.store.has(stage.name, key):
+                self._finish(stage, Outcome(status="ok", cached=True))
+        return sum(o.cached for o in self.outcomes.values())
+
+    def run(self) -> None:
+        """Does everything that can be done. An interruption kills the workers and is passed on; what was published stays."""
+        self.find_done()
+        if len(self.outcomes) == len(self.stages):
+            return
+        launcher = self.make_launcher()
+        try:
+            while len(self.outcomes) < len(self.stages):
+                self._start_ready(launcher)
+                for handle, code in launcher.poll(POLL_SECONDS):
+                    self._ended(handle, code)
+                self._report_progress()
+        finally:
+            launcher.close()
+
+    def _start_ready(self, launcher: LocalLauncher) -> None:
+        waiting = sorted((s for k, s in self.stages.items() if k not in self.outcomes and k not in self.running), key=lambda s: ORDER.index(s.name))
+        for stage in waiting:
+            parents = [self.outcomes.get(key) for key in stage.parents.values()]
+            broken = next((p for p in parents if p is not None and p.status != "ok"), None)
+            if broken is not None:
+                self._finish(stage, Outcome(status="diverged" if broken.status == "diverged" else "blocked", reason=broken.reason))
+                return self._start_ready(launcher)
+            if stage.is_exclusive and (self.running or any(not s.is_exclusive for s in waiting)):
+                continue
+            if len(self.running) < self.slots and all(p is not None for p in parents) and not any(s.is_exclusive for s, _, _ in self.running.values()):
+                self._start(stage, launcher)
+
+    def _start(self, stage: Stage, launcher: LocalLauncher) -> None:
+        attempt = self.store.new_attempt(stage)
+        resources = Resources(device=self.plan.device, threads=cores() if stage.is_exclusive else self.threads)
+        self.tries[stage.key] += 1
+        self.running[stage.key] = (stage, launcher.submit(stage.key, attempt, resources), attempt)
+        for watcher in self.watchers:
+            watcher.started(stage)
+
+    def _ended(self, handle: Handle, code: int) -> None:
+        stage, _, attempt = self.running.pop(handle.id)
+        seconds = time.monotonic() - handle.started
+        if self.store.has(stage.name, stage.key):
+            return self._finish(stage, Outcome(status="ok", seconds=seconds))
+        status, reason = why_failed(attempt, code)
+        if status == "failed" and self.tries[stage.key] <= self.plan.matrix.run.retries:
+            return None
+        return self._finish(stage, Outcome(status=status, reason=f"{stage.name}: {reason}", seconds=seconds))
+
+    def _finish(self, stage: Stage, outcome: Outcome) -> None:
+        self.outcomes[stage.key] = outcome
+        for watcher in self.watchers:
+            watcher.finished(stage, outcome)
+
+    def _report_progress(self) -> None:
+        for stage, _, attempt in self.running.values():
+            with contextlib.suppress(OSError, ValueError):
+                said = json.loads((attempt / "progress.json").read_bytes())
+                for watcher in self.watchers:
+                    watcher.progress(stage, said["done"], said["of"])
+
+
+def why_failed(attempt: Path, code: int) -> tuple[str, str]:
+    """(status, reason) of a try that published nothing: what the worker said, else how it ended and its last words."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        said = json.loads((attempt / "error.json").read_bytes())
+        return said["status"], said["reason"]
+    try:
+        last = (attempt / "log.txt").read_text(errors="replace").strip().splitlines()[-LOG_LINES:]
+    except OSError:
+        last = []
+    how = f"the worker was ended by signal {-code}" if code < 0 else f"the worker ended with code {code} and no result"
+    hint = " (out of memory, if nobody killed it)" if code == -9 else ""
+    return "failed", f"{how}{hint}{'; its last words: ' + ' | '.join(last) if last else ''}"
+
+
+def check_device(device: str) -> str:
+    """The device's name, resolved; DiffbenchError where it is not there."""
+    from diffbench.machine import resolve_device
+
+    try:
+        return resolve_device(device)
+    except ValueError as error:
+        raise DiffbenchError(f"--device: {error}") from None

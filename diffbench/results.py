@@ -1,0 +1,215 @@
+"""Results: one JSON record per cell, written at once and atomically; the tables are rebuilt from the records."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffbench.engine import Engine, Outcome
+from diffbench.errors import DiffbenchError
+from diffbench.options import Options
+from diffbench.planning import CellPlan, Plan, Stage
+from diffbench.specs import label
+from diffbench.store import Store, write_atomically
+
+if TYPE_CHECKING:
+    import pandas
+
+RECORDS = "cells"                     # folder of the records inside a run
+LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing",
+           "scheduler", "steps", "guidance_scale", "seed")
+MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", "train_images_per_second", "train_images_per_second_low",
+            "train_images_per_second_high", "sample_images_per_second", "sample_images_per_second_low", "sample_images_per_second_high",
+            "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
+PROVENANCE = ("extractor", "extractor_key", "reference_count", "sample_count", "clamped_share", "device", "dtype", "threads", "torch", "diffbench", "origins",
+              "git_commit", "started_at")
+
+
+class Rows:
+    """A watcher that writes the record of each cell the moment its last stage has ended."""
+
+    def __init__(self, plan: Plan, store: Store, folder: Path, facts: dict[str, Any]):
+        self.plan, self.store, self.folder, self.facts = plan, store, folder, facts
+        self.outcomes: dict[str, Outcome] = {}
+        self.written: dict[str, dict[str, Any]] = {}
+        self.users: dict[str, list[CellPlan]] = {}
+        self.varying = varying_options(plan)
+        for planned in plan.cells:
+            for key in planned.stages.values():
+                self.users.setdefault(key, []).append(planned)
+
+    def start(self) -> None:
+        """Writes the rows that need no work: skipped cells."""
+        (self.folder / RECORDS).mkdir(parents=True, exist_ok=True)
+        wanted = {f"{planned.cell_id}.json" for planned in self.plan.cells}
+        for stale in (self.folder / RECORDS).glob("*.json"):
+            if stale.name not in wanted:                  # of cells that are no longer in the matrix
+                stale.unlink()
+        for planned in self.plan.cells:
+            if planned.skipped is not None:
+                self._write(planned, {"status": "skipped", "reason": planned.skipped})
+
+    def started(self, stage: Stage) -> None:
+        """Nothing to do."""
+
+    def progress(self, stage: Stage, done: int, of: int) -> None:
+        """Nothing to do."""
+
+    def finished(self, stage: Stage, outcome: Outcome) -> None:
+        """Writes the rows this stage was the last one of."""
+        self.outcomes[stage.key] = outcome
+        for planned in self.users.get(stage.key, []):
+            if planned.cell_id not in self.written and all(key in self.outcomes for key in planned.stages.values()):
+                self._write(planned, self._measured(planned))
+
+    def _write(self, planned: CellPlan, measured: dict[str, Any]) -> None:
+        row = {**self._described(planned), **measured, **{k: v for k, v in self.facts.items() if measured["status"] != "skipped" or k in ("diffbench", "started_at")}}
+        write_atomically(self.folder / RECORDS / f"{planned.cell_id}.json", json.dumps(row, indent=1, allow_nan=False).encode())
+        self.written[planned.cell_id] = row
+        self.plan.registry.observe("diffbench_row_added", row=row)
+
+    def _described(self, planned: CellPlan) -> dict[str, Any]:
+        cell, registry = planned.cell, self.plan.registry
+        row: dict[str, Any] = {"cell_id": planned.cell_id}
+        row |= {kind: registry.ref_of(c).full_name for kind, c in cell.components().items()}
+        row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed, "train_steps": cell.train.steps}
+        row |= {name: option_value(cell, name, self.plan) for name in self.varying}
+        row["origins"] = ", ".join(sorted({registry.ref_of(c).origin for c in cell.components().values()}))
+        return row
+
+    def _measured(self, planned: CellPlan) -> dict[str, Any]:
+        outcomes = {role: self.outcomes[key] for role, key in planned.stages.items()}
+        bad = [o for o in outcomes.values() if o.status != "ok"]
+        root = next((o for o in bad if o.status != "blocked"), bad[0] if bad else None)
+        status = "ok" if root is None else "failed" if root.status == "blocked" else root.status
+        row: dict[str, Any] = {"status": status, "reason": root.reason if root else ""}
+        for role, key in planned.stages.items():
+            if outcomes[role].status == "ok":
+                row |= self._of_stage(role, key)
+        return row
+
+    def _of_stage(self, role: str, key: str) -> dict[str, Any]:
+        """The columns one finished stage gives."""
+        stage, store = self.plan.stages[key], self.store
+        if role.startswith("evaluate:"):
+            column = role.partition(":")[2]
+            reference = store.read_json("reference", stage.parents["reference"], "facts.json")
+            extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
+            return {column + suffix: value for suffix, value in store.read_json("evaluate", key, "values.json").items()} | {
+                "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
+                "extractor_key": extractor.key[:12]}
+        if role == "features":
+            return {}
+        facts = store.read_json(stage.name, key, "facts.json")
+        if role == "train":
+            return {"train_loss": facts["train_loss"]}
+        if role == "sample":
+            return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "dtype", "threads")}
+        rate = {"median": facts["images"] / facts["median_seconds"], "low": facts["images"] / facts["quartile_seconds"][1],
+                "high": facts["images"] / facts["quartile_seconds"][0]}
+        name = "train_images_per_second" if role == "throughput:training" else "sample_images_per_second"
+        row = {name: rate["median"], f"{name}_low": rate["low"], f"{name}_high": rate["high"]}
+        if role == "throughput:sampling":
+            row |= {k: facts[k] for k in ("parameters", "gmac_per_nfe", "seconds_per_nfe")} | {"throughput_batch_size": facts["batch_size"],
+                                                                                              "peak_memory_bytes": facts.get("peak_memory_bytes")}
+        return row
+
+
+def varying_options(plan: Plan) -> list[str]:
+    """'<kind>.<option>' for each option that differs between cells that have it, and 'train.lr' and the like."""
+    seen: dict[str, set[Any]] = {}
+    for planned in plan.cells:
+        for owner, options in _option_owners(planned.cell).items():
+            for f in fields(options):
+                seen.setdefault(f"{owner}.{f.name}", set()).add((type(options).__name__, getattr(options, f.name)))
+    # An option varies where components of one class differ in it; two classes having different options is the axis itself.
+    return [name for name, values in seen.items() if any(n > 1 for n in _per_class(values).values())]
+
+
+def option_value(cell: Any, name: str, plan: Plan) -> Any:
+    """The value of '<kind>.<option>' in a cell, or None where its component has no such option."""
+    owner, _, option = name.partition(".")
+    options = _option_owners(cell)[owner]
+    value = getattr(options, option) if option in {f.name for f in fields(options)} else None
+    if isinstance(value, Options):
+        return label(value, plan.registry)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _option_owners(cell: Any) -> dict[str, Options]:
+    return {**cell.components(), "train": cell.train, "sample": cell.sample}
+
+
+def _per_class(values: set[tuple[str, Any]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name, _ in values:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def load(path: str | Path) -> pandas.DataFrame:
+    """The results of a run as a frame, one row per cell: from its folder, or from its results.parquet or results.csv.
+
+    CSV is read with the name `none` kept as a name. Raises DiffbenchError where there are no results.
+    """
+    import pandas
+
+    path = Path(path)
+    if path.suffix == ".csv":
+        return pandas.read_csv(path, keep_default_na=False, na_values=[""])
+    if path.suffix == ".parquet":
+        return pandas.read_parquet(path)
+    if (path / RECORDS).is_dir():
+        return frame([json.loads(p.read_bytes()) for p in sorted((path / RECORDS).glob("*.json"))], order=_order(path))
+    if (path / "results.parquet").is_file():
+        return pandas.read_parquet(path / "results.parquet")
+    raise DiffbenchError(f"{path} holds no results: neither {RECORDS}/ nor results.parquet is there")
+
+
+def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.DataFrame:
+    """Rows as a frame with the columns in their order; `order` is the order of cell ids."""
+    import pandas
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    metrics = [n for n in names if n not in (*LEADING, *MEASURED, *PROVENANCE) and "." not in n]
+    options = [n for n in names if "." in n]
+    columns = [*LEADING, *options, *MEASURED, *metrics, *PROVENANCE]
+    table = pandas.DataFrame(rows, columns=columns)
+    for name in columns:                                  # a column nothing was measured for is empty, not of unknown type
+        if name in (*MEASURED, *metrics) or name in ("guidance_scale", "clamped_share"):
+            table[name] = table[name].astype("float64")
+        if name in ("reference_count", "sample_count", "threads", "parameters", "train_steps", "throughput_batch_size"):
+            table[name] = table[name].astype("Int64")
+        if name in options and table[name].map(lambda v: isinstance(v, list)).any():
+            table[name] = table[name].map(lambda v: "-".join(map(str, v)) if isinstance(v, list) else v)
+    if order:
+        place = {cell_id: i for i, cell_id in enumerate(order)}
+        table = table.sort_values("cell_id", key=lambda ids: ids.map(place)).reset_index(drop=True)
+    return table
+
+
+def write_tables(folder: Path) -> pandas.DataFrame:
+    """results.parquet and results.csv, rebuilt from the records of a run."""
+    table = load(folder)
+    parquet = io.BytesIO()
+    table.to_parquet(parquet, index=False, write_page_checksum=True)
+    write_atomically(folder / "results.parquet", parquet.getvalue())
+    safe = table.copy()
+    # A spreadsheet would run a cell that begins like a formula; reasons are the only free text.
+    safe["reason"] = safe["reason"].map(lambda r: f"'{r}" if isinstance(r, str) and r[:1] in "=+-@" and r else r)
+    write_atomically(folder / "results.csv", safe.to_csv(index=False).encode())
+    return table
+
+
+def floors(plan: Plan, store: Store, engine: Engine) -> dict[str, dict[str, float]]:
+    """What each metric says of held-out real images, by 'dataset:column'."""
+    return {name: store.read_json("evaluate", key, "values.json") for name, key in plan.floors.items()
+            if engine.outcomes.get(key, Outcome(status="blocked")).status == "ok"}
+
+
+def _order(folder: Path) -> list[str] | None:
+    plan = folder / "plan.json"
+    return [cell["cell_id"] for cell in json.loads(plan.read_bytes())["cells"]] if plan.is_file() else None
