@@ -13,7 +13,7 @@ _HOMES = {
         "Backbone", "Component", "Conditioning", "Dataset", "Denoise", "DenoiseCondition", "DiscreteNoiseSchedule", "Evidence", "Extractor", "Io",
         "Level", "Metric", "Noise", "NoiseSchedule", "Objective", "Parameterization", "Prediction", "Scheduler", "Signals", "Spacing", "Split",
     ),
-    "diffbench.options": ("Options", "location_option", "sampling_option"),
+    "diffbench.options": ("Options", "incidental_option", "sampling_option"),
     "diffbench.errors": ("BrokenComponent", "DataError", "DiffbenchError", "Diverged", "MatrixError", "OptionError", "UnknownComponent"),
     "diffbench.registry": ("Registry", "load_registry", "register"),
     "diffbench.hookspecs": ("hookimpl",),

@@ -13,7 +13,7 @@ from diffbench import source, yaml_file
 from diffbench.errors import DiffbenchError, MatrixError, OptionError, did_you_mean
 from diffbench.options import Options, unknown_option
 from diffbench.registry import Registry
-from diffbench.settings import Report, Run, Sample, Throughput, Train
+from diffbench.settings import Report, Run, Sample, Throughput, Train, settings_json
 from diffbench.specs import Path, Reader, digest, identity
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Cell:
     def identity(self, registry: Registry) -> dict[str, Any]:
         """What makes two cells the same."""
         parts = {kind: identity(c, registry, ("training", "sampling", "measuring")) for kind, c in self.components().items()}
-        return parts | {"train": _plain(self.train), "sample": _plain(self.sample), "seed": self.seed}
+        return parts | {"train": settings_json(self.train, identity=True), "sample": settings_json(self.sample, identity=True), "seed": self.seed}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class _Expansion:
         try:
             return self.registry.default(kind)
         except DiffbenchError as error:
-            self.reader.fault(("axes",), f"{kind} must be named: {error}")
+            self.reader.fault(("axes",) if self.registry.kinds[kind].axis else (), f"{kind} must be named: {error}")
             return None
 
     def _metrics(self) -> list[Any]:
@@ -425,7 +425,3 @@ def _unique(ids: list[str]) -> tuple[str, ...]:
         seen[cell_id] = seen.get(cell_id, 0) + 1
         result.append(cell_id if seen[cell_id] == 1 else f"{cell_id}-{seen[cell_id]}")
     return tuple(result)
-
-
-def _plain(settings: Options) -> dict[str, Any]:
-    return {f.name: getattr(settings, f.name) for f in fields(settings)}

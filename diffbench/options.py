@@ -27,9 +27,9 @@ def sampling_option(default: Any = MISSING) -> Any:
     return field(default=default, metadata={"half": "sampling"})
 
 
-def location_option(default: Any = MISSING) -> Any:
-    """An option that says where something lies, not what it is: it is never part of an identity."""
-    return field(default=default, metadata={"half": "location"})
+def incidental_option(default: Any = MISSING) -> Any:
+    """An option that cannot change a result, such as where data lie or how work is cut up: it is never part of an identity."""
+    return field(default=default, metadata={"half": "incidental"})
 
 
 @dataclass(frozen=True, kw_only=True)

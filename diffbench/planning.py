@@ -12,6 +12,7 @@ from diffbench.errors import DataError
 from diffbench.machine import fingerprint
 from diffbench.matrix import Cell, Matrix
 from diffbench.registry import Registry
+from diffbench.settings import settings_json
 from diffbench.specs import describe, digest, identity, label, rebuild
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
@@ -136,7 +137,7 @@ def why_not(cell: Cell, matrix: Matrix, registry: Registry) -> str | None:
 def describe_cell(cell: Cell, registry: Registry) -> dict[str, Any]:
     """A cell as JSON, to be rebuilt by a worker."""
     return {kind: describe(c, registry) for kind, c in cell.components().items()} | {
-        "train": _settings(cell.train), "sample": _settings(cell.sample), "seed": cell.seed}
+        "train": settings_json(cell.train), "sample": settings_json(cell.sample), "seed": cell.seed}
 
 
 def rebuild_cell(description: dict[str, Any], registry: Registry) -> Cell:
@@ -168,10 +169,10 @@ class _Builder:
         needs_judge = any(m.needs_judge for m in metrics)
         parts = {kind: identity(getattr(cell, kind), self.registry, ("training",)) for kind in TRAINING_PARTS}
         dataset = self._dataset(cell)
-        train = self._add("train", {"dataset": dataset, **parts, "train": _settings(cell.train, identity=True), "seed": cell.seed}, described, {}, self._train_label(cell))
+        train = self._add("train", {"dataset": dataset, **parts, "train": settings_json(cell.train, identity=True), "seed": cell.seed}, described, {}, self._train_label(cell))
 
         sampling = {kind: identity(getattr(cell, kind), self.registry, ("training", "sampling")) for kind in ("conditioning", "spacing", "scheduler")}
-        sample = self._add("sample", {"train": train, **sampling, "sample": _settings(cell.sample, identity=True), "seed": cell.seed}, described,
+        sample = self._add("sample", {"train": train, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}, described,
                            {"train": train}, self._sample_label(cell))
         stages = {"train": train, "sample": sample}
         if metrics:
@@ -202,10 +203,10 @@ class _Builder:
 
     def _throughput(self, cell: Cell, described: dict[str, Any]) -> dict[str, str]:
         settings, machine = self.matrix.throughput, fingerprint(self.plan.device)
-        around = {"image_shape": list(cell.dataset.image_shape), "classes": cell.dataset.classes, "throughput": _settings(settings), "machine": machine,
+        around = {"image_shape": list(cell.dataset.image_shape), "classes": cell.dataset.classes, "throughput": settings_json(settings), "machine": machine,
                   "backbone": identity(cell.backbone, self.registry, ("training",)), "precision": cell.train.precision,
                   "parameterization": identity(cell.parameterization, self.registry, ("training",))}
-        task = described | {"throughput": _settings(settings)}
+        task = described | {"throughput": settings_json(settings)}
         training = around | {"objective": identity(cell.objective, self.registry, ("training",)), "batch_size": cell.train.batch_size,
                              "conditioning": identity(cell.conditioning, self.registry, ("training",))}
         sampling = around | {"conditioning": identity(cell.conditioning, self.registry, ("training", "sampling")), "clip": cell.sample.clip,
@@ -247,8 +248,3 @@ class _Builder:
 
     def _named(self, cell: Cell, kinds: tuple[str, ...]) -> Iterator[str]:
         return (self.registry.ref_of(getattr(cell, kind)).full_name if kind == "backbone" else label(getattr(cell, kind), self.registry) for kind in kinds)
-
-
-def _settings(settings: Any, identity: bool = False) -> dict[str, Any]:
-    """A settings block as JSON; for an identity without what cannot change a result."""
-    return {f.name: getattr(settings, f.name) for f in fields_of(settings) if not (identity and f.metadata.get("half") == "incidental")}

@@ -145,7 +145,7 @@ class Registry:
         for ref in self.refs(kind):
             if ref.summary().is_default:
                 return self.load(ref)()
-        raise UnknownComponent(f"no {kind.replace('_', ' ')} is the default; name one of: {', '.join(r.full_name for r in self.refs(kind)) or 'none is installed'}")
+        raise UnknownComponent(f"no {kind.replace('_', ' ')} is the default; name one of {', '.join(r.full_name for r in self.refs(kind)) or 'none is installed'}")
 
     def ref_of(self, component: Any) -> Ref:
         """Where a configured component comes from."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from diffbench.options import Options
+from diffbench.options import Options, incidental_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Sample(Options):
     """What is drawn from every cell."""
 
     count: Annotated[int, Ge(2)] = 1000                                   # images per cell and seed; labels go round
-    batch_size: Annotated[int, Ge(1)] = 250                               # images at a time; never changes the noise of an image
+    batch_size: Annotated[int, Ge(1)] = incidental_option(250)            # images at a time; never changes the noise of an image
     clip: bool = True                                                     # clamp x0_hat to the range of pixels, after guidance
 
 
@@ -56,3 +56,8 @@ class Report(Options):
 
     rows: tuple[str, ...] = ("backbone", "noise_schedule", "conditioning")    # columns of the results that make the rows
     columns: tuple[str, ...] = ("scheduler", "scheduler.steps")               # and those that make the columns
+
+
+def settings_json(settings: Options, *, identity: bool = False) -> dict[str, Any]:
+    """A block as JSON; for an identity without what cannot change a result."""
+    return {f.name: getattr(settings, f.name) for f in fields(settings) if not (identity and f.metadata.get("half") == "incidental")}

@@ -137,7 +137,7 @@ def _module_path(module: str) -> Path | None:
 
 def _default(node: ast.expr) -> str:
     """The default as written; of a marked option, the marked value."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("sampling_option", "location_option"):
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("sampling_option", "incidental_option"):
         return ast.unparse(node.args[0]) if node.args else "required"
     return ast.unparse(node)
 

@@ -16,6 +16,7 @@ from diffbench.errors import MatrixError, Problem
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 100_000
+PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Walker:
         if depth > MAX_DEPTH:
             raise MatrixError([f"{self.name}: nested more than {MAX_DEPTH} levels deep at {dotted(path)}"])
         tag = getattr(getattr(node, "tag", None), "value", None)
-        if tag is not None and (not str(tag).startswith("tag:yaml.org,2002:") or not isinstance(node, dict | list | str | int | float | bool)):
+        if tag is not None and str(tag) not in PLAIN_TAGS:
             self.problems.append(Problem(path, f"the tag {tag!r} is refused: a matrix holds plain values only"))
             return None
         if isinstance(node, dict):

@@ -1,0 +1,97 @@
+"""The harness knows no component by name, and components know the harness by its public names only. Read from the syntax trees."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import diffbench
+
+ROOT = Path(__file__).resolve().parents[1]
+HARNESS = sorted((ROOT / "diffbench").rglob("*.py"))
+COMPONENTS = sorted((ROOT / "components" / "diffbench_components").rglob("*.py"))
+REPORTS = sorted((ROOT / "reports").glob("*.py"))
+
+
+def imports(path):
+    """(module, names) of each import statement."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ()
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", tuple(a.name for a in node.names)
+
+
+@pytest.mark.parametrize("path", HARNESS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_harness_never_names_the_components(path):
+    """Not even in a string; the hook for registration has the package's name, but a hook is no module."""
+    text = path.read_text()
+    assert not re.search(r"diffbench_components[.:/]", text)
+    assert not any(module.startswith("diffbench_components") for module, _ in imports(path))
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_components_import_public_names_and_their_own_kind_only(path):
+    kind = path.parent.name
+    for module, names in imports(path):
+        top, _, rest = module.partition(".")
+        if top == "diffbench":
+            assert not rest, f"{module} is not public: import from diffbench"
+            assert set(names) <= set(diffbench.__all__), f"not public: {set(names) - set(diffbench.__all__)}"
+        if top == "diffbench_components":
+            assert rest.partition(".")[0] == kind, f"{module} belongs to another kind"
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda p: p.name)
+def test_reports_need_neither_torch_nor_diffbench(path):
+    assert not {module.partition(".")[0] for module, _ in imports(path)} & {"torch", "diffbench", "diffbench_components"}
+
+
+@pytest.mark.parametrize("path", [*HARNESS, *COMPONENTS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_pickled(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("torch.load", "torch.save", "pickle.load", "pickle.loads", "pickle.dump", "pickle.dumps", "numpy.load", "np.load"), called
+
+
+def entry_points_of_the_project():
+    """[project.entry-points."diffbench.<kind>"] tables of pyproject.toml: lines of 'name = "module:Class"'."""
+    found, group = {}, None
+    for line in (ROOT / "pyproject.toml").read_text().splitlines():
+        if line.startswith("["):
+            match = re.fullmatch(r'\[project\.entry-points\."(diffbench\.\w+)"\]', line)
+            group = match and match[1]
+        elif group and "=" in line:
+            name, _, target = line.partition("=")
+            found.setdefault(group, {})[name.strip()] = target.strip().strip('"')
+    return found
+
+
+def test_every_component_file_has_an_entry_point_of_its_name():
+    declared = entry_points_of_the_project()
+    targets = {value.partition(":")[0] for group in declared.values() for value in group.values()}
+    for group, points in declared.items():
+        for name, target in points.items():
+            assert target.partition(":")[0].rpartition(".")[2] == name, f"{group}: the file of {name} carries its name"
+    helpers = {"diffbench_components.backbones.embeddings"}
+    modules = {".".join(p.relative_to(ROOT / "components").with_suffix("").parts) for p in COMPONENTS if p.name != "__init__.py"}
+    assert modules - helpers == targets
+
+
+def test_without_the_built_in_entry_points_the_harness_is_empty_and_works(monkeypatch):
+    from diffbench import source
+    from diffbench.registry import Registry
+
+    monkeypatch.setattr(source, "entry_points", lambda group: iter(()))
+    empty = Registry()
+    assert all(not [r for r in empty.refs(kind) if r.distribution != "this session"] for kind in empty.kinds)
+    with pytest.raises(diffbench.UnknownComponent, match="Known: none is installed"):
+        empty.create("scheduler", "ddim")
+
+
+def test_the_public_names_exist():
+    for name in diffbench.__all__:
+        assert getattr(diffbench, name) is not None

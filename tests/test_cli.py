@@ -1,0 +1,93 @@
+"""The command line as a user meets it: help at once, every mistake with its place, no traceback, the right exit code."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+QUICKSTART = Path(__file__).resolve().parents[1] / "benchmarks" / "matrices" / "quickstart.yaml"
+
+
+def diffbench(*arguments, cwd=None, environment=None):
+    import os
+
+    return subprocess.run([sys.executable, "-m", "diffbench", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300,
+                          env={**os.environ, **(environment or {})})
+
+
+def test_help_takes_less_than_half_a_second():
+    fastest = 9.0
+    for _ in range(5):
+        start = time.perf_counter()
+        done = diffbench("--help")
+        fastest = min(fastest, time.perf_counter() - start)
+    assert done.returncode == 0 and all(command in done.stdout for command in ("run", "plan", "list", "show"))
+    assert fastest < 0.5
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("list",), ("run", "--help")])
+def test_neither_torch_nor_pandas_is_imported_for(arguments):
+    code = ("import sys\nfrom diffbench.cli import main\ntry:\n    main(" + repr(list(arguments)) + ")\nexcept SystemExit: pass\n"
+            "assert not {'torch', 'pandas'} & set(sys.modules), 'heavy'")
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_list_names_every_built_in_with_its_first_line():
+    done = diffbench("list", "--json")
+    found = json.loads(done.stdout)
+    names = {(c["kind"], c["name"]) for c in found["components"]}
+    assert {("scheduler", "ddpm"), ("scheduler", "pndm"), ("backbone", "unet"), ("backbone", "dit"), ("dataset", "digits"), ("metric", "fid")} <= names
+    assert all(c["summary"] for c in found["components"]) and not found["problems"]
+    assert "ddim(steps=50, eta=0.0)" in diffbench("list", "scheduler").stdout
+
+
+def test_show_gives_options_ranges_meaning_and_claims():
+    shown = diffbench("show", "scheduler", "ddim").stdout
+    assert "eta: a number in [0, 1], default 0.0" in shown and "share of the ancestral noise" in shown
+    assert "arXiv:2010.02502" in shown and "order of convergence: 1" in shown
+    assert "[sampling only" in diffbench("show", "conditioning", "cfg").stdout
+    assert "terminal SNR: 4.04e-05" in diffbench("show", "noise-schedule", "linear").stdout
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("show", "scheduler", "ddmi"), "Did you mean 'ddim'?"),
+    (("show", "samplers", "ddim"), "no kind of component named 'samplers'"),
+    (("list", "schedulers"), "Did you mean 'scheduler'?"),
+    (("run", "nowhere.yaml"), "nowhere.yaml: the file cannot be read"),
+    (("run",), "Missing argument"),
+    (("rnu", "x"), "No such command"),
+    (("plan", QUICKSTART, "--device", "cuda:99"), "the device 'cuda:99' is not there"),
+    (("plan", QUICKSTART, "--device", "tpu"), "a device is auto, cpu, cuda or cuda:N, got 'tpu'"),
+    (("plan", QUICKSTART, "--set", "train.steps=lots"), "steps must be an integer >= 0"),
+    (("plan", QUICKSTART, "--plugin", "nowhere.py"), "there is no such file"),
+    (("plan", QUICKSTART, "--only", "color=red"), "write AXIS=VALUE with an axis of this matrix"),
+])
+def test_a_wrong_request_gets_a_sentence_and_exit_code_2(arguments, said, tmp_path):
+    done = diffbench(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_every_mistake_of_a_file_is_told_and_nothing_is_run(tmp_path):
+    (tmp_path / "matrix.yaml").write_text(QUICKSTART.read_text().replace("- ddim: {steps: 20}", "- dimm: {steps: 20}", 1).replace("800", "-800"))
+    done = diffbench("run", "matrix.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "matrix.yaml:" in done.stderr and "Did you mean 'ddim'?" in done.stderr and "steps must be an integer >= 0, got -800" in done.stderr
+    assert "2 mistakes; nothing was run." in done.stderr
+    assert not (tmp_path / "runs").exists() and not (tmp_path / ".diffbench").exists()
+
+
+def test_debug_gives_the_traceback(tmp_path):
+    assert "Traceback" in diffbench("--debug", "run", "nowhere.yaml", cwd=tmp_path).stderr
+
+
+def test_plan_tells_what_is_shared(tmp_path):
+    done = diffbench("plan", QUICKSTART, "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert found["cells"] >= 33 and found["stages"]["train"] == 5
+    assert found["train_steps"] * 8 == found["train_steps_if_every_cell_were_trained_alone"]
+    text = diffbench("plan", QUICKSTART, cwd=tmp_path).stdout
+    assert "cells that differ only in sampling share a training" in text
