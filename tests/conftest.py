@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
-# Workers of pytest-xdist share the cores; one thread each also makes results repeatable.
+# Workers of pytest-xdist share the cores: each keeps to one, with all it starts, so that none waits for another's threads.
+worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+if hasattr(os, "sched_setaffinity"):
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {allowed[worker % len(allowed)]})
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="diffbench-state-")          # the lock of throughput stages is per test worker
 torch.set_num_threads(1)
 
 import diffbench  # noqa: E402

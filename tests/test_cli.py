@@ -53,7 +53,7 @@ def test_show_gives_options_ranges_meaning_and_claims():
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (("show", "scheduler", "ddmi"), "Did you mean 'ddim'?"),
+    (("show", "scheduler", "diim"), "Did you mean 'ddim'?"),
     (("show", "samplers", "ddim"), "no kind of component named 'samplers'"),
     (("list", "schedulers"), "Did you mean 'scheduler'?"),
     (("run", "nowhere.yaml"), "nowhere.yaml: the file cannot be read"),

@@ -17,7 +17,8 @@ class Unet(Backbone):
     """Residual blocks on a pyramid of resolutions with skip connections; every block is modulated by AdaGN.
 
     AdaGN(h) = (1 + scale) * GroupNorm(h) + shift, with scale and shift from one vector per sample: the embedding of c_noise plus
-    `Signals.vector`, both 4 channels wide. The last convolution of each block and of the network start at zero.
+    `Signals.vector`, both 4 channels wide. The last convolution of each block and of the network start at zero. Each level halves
+    the image; blocks attend at the heights named in `attention`, and where any are named the middle attends too.
     DDPM on CIFAR-10 is channels 128, multipliers 1, 2, 2, 2, blocks 2, attention 16, heads 1, dropout 0.1. Departures from it:
     time scales and shifts (DDPM only adds it), cosines come before sines, convolutions start as PyTorch's, and a group of
     channels is never below 4, as in EDM: GroupNorm over single channels would hide the brightness of an image.
@@ -25,9 +26,9 @@ class Unet(Backbone):
     """
 
     channels: Annotated[int, Ge(4)] = 64                                               # features at full resolution; even
-    multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (1, 2, 2)   # features of each level, in channels; each level halves the image
-    blocks: Annotated[int, Ge(1)] = 2                                                  # residual blocks per level going down, one more going up
-    attention: tuple[Annotated[int, Ge(1)], ...] = ()                                  # image heights at which blocks attend; where any does, the middle does
+    multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (1, 2, 2)   # features of each level, in channels
+    blocks: Annotated[int, Ge(1)] = 2                                                  # residual blocks per level; going up one more
+    attention: tuple[Annotated[int, Ge(1)], ...] = ()                                  # image heights with attention; empty: nowhere
     heads: Annotated[int, Ge(1)] = 4                                                   # attention heads
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0                              # share of features dropped in each block
 

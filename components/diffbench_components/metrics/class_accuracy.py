@@ -1,8 +1,45 @@
+"""How often a generated image shows the class it was asked for."""
+
+from __future__ import annotations
+
 from dataclasses import dataclass
-from diffbench import Metric
+from typing import TYPE_CHECKING, ClassVar
+
+from diffbench import DataError, Evidence, Metric
+
+if TYPE_CHECKING:
+    from diffbench.matrix import Cell
+
+Z = 1.959963984540054                 # standard normal, 97.5 %
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassAccuracy(Metric):
-    """Draft."""
-    needs_judge = True
-    def measure(self, generated, reference):
-        return {"": float((generated.predicted == generated.labels).double().mean())}
+    """Share of images that the judge, a classifier used for nothing else, assigns to the label asked for, in [0, 1].
+
+    "": the share k/n. "_low", "_high": Wilson's 95 % interval, which stays in [0, 1] and has width at k = 0 and k = n.
+    Blind to variety: one good image per class scores 1. The judge errs too: the row of held-out real images is the ceiling.
+    Source: Shmelkov et al. 2018, arXiv:1807.09499, section 3 ("GAN-test"); Wilson 1927, JASA 22(158), p. 209-212. The
+    "classification accuracy score" of Ravuri & Vinyals is another thing: it trains on generated images and tests on real ones.
+    """
+
+    needs_judge: ClassVar[bool] = True
+    higher_is_better: ClassVar[bool] = True
+
+    def why_not(self, cell: Cell) -> str | None:
+        return f"class_accuracy needs labels; {cell.dataset.component_name()} has none" if cell.dataset.classes is None else None
+
+    def measure(self, generated: Evidence, reference: Evidence) -> dict[str, float]:
+        if generated.labels is None or generated.predicted is None or not len(generated.labels):
+            raise DataError("class_accuracy needs labels and what the judge sees, of at least one image")
+        low, high = wilson(int((generated.predicted == generated.labels).sum()), len(generated.labels))
+        return {"": float((generated.predicted == generated.labels).double().mean()), "_low": low, "_high": high}
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, from k of n: where |p - k/n| = z sqrt(p (1 - p)/n)."""
+    p = k / n
+    centre = p + Z**2 / (2 * n)
+    half = Z * (p * (1 - p) / n + Z**2 / (4 * n**2)) ** 0.5
+    # At k = 0 and k = n one end is 0 or 1 exactly; rounding may put it just outside.
+    return max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n))

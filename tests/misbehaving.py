@@ -1,0 +1,37 @@
+"""Schedulers that fail in every way a worker can, loaded with --plugin by the tests of the engine."""
+
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffbench
+
+
+def fails(how, name):
+    """Registers a scheduler that does `how` in its first step."""
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        how(x_t)
+        return denoise(x_t, t).x0, None
+    cls = type(name, (diffbench.Scheduler,), {"__doc__": f"Fails by {name}.", "__annotations__": {"steps": int}, "steps": 2, "step": step, "__module__": __name__})
+    return diffbench.register(dataclass(frozen=True, kw_only=True)(cls))
+
+
+def raise_(x):
+    raise RuntimeError("the sky fell [/red]")
+
+
+def once(x):
+    flag = Path(os.environ["DIFFBENCH_TEST_FLAG"])
+    if not flag.exists():
+        flag.write_text("")
+        raise RuntimeError("only the first time")
+
+
+fails(raise_, "Raising")
+fails(lambda x: ctypes.string_at(0), "Crashing")
+fails(lambda x: os._exit(0), "Leaving")
+fails(lambda x: x.fill_(float("nan")), "Spoiling")
+fails(lambda x: time.sleep(600), "Hanging")
+fails(once, "Once")

@@ -1,0 +1,229 @@
+"""Runs from file to table: sharing, resuming, and failures that cost their own rows and nothing else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import diffbench
+from diffbench.store import Store
+
+PLUGIN = str(Path(__file__).with_name("misbehaving.py"))
+MATRIX = {
+    "diffbench": 1, "name": "small", "dataset": "digits",
+    "axes": {"backbone": [{"dit": {"patch": 4, "width": 16, "depth": 1, "heads": 2}}], "conditioning": [{"cfg": {"inner": "film", "scale": [1.0, 2.0]}}],
+             "scheduler": [{"ddim": {"steps": 2}}, {"ddpm": {"steps": 2}}]},
+    "train": {"steps": 3, "batch_size": 8}, "sample": {"count": 12, "batch_size": 5}, "throughput": {"repeats": 3, "batch_size": 2},
+    "metrics": ["fid", "class_accuracy"], "run": {},
+}
+
+
+def matrix(**changes):
+    return {**MATRIX, **changes}
+
+
+def run(folder, content, **options):
+    options.setdefault("store", Store(folder / "store"))
+    return diffbench.run(content, out=folder / "out", device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One small run, shared by the tests that only look at it."""
+    folder = tmp_path_factory.mktemp("run with spaces ü")
+    return folder, run(folder, MATRIX)
+
+
+def test_every_cell_has_its_row_with_every_column(finished):
+    folder, done = finished
+    assert done.is_complete and done.counts == {"ok": 4}
+    rows = diffbench.load(folder / "out")
+    assert len(rows) == 4 and list(rows["status"]) == ["ok"] * 4
+    assert list(rows["scheduler"]) == ["ddim", "ddpm", "ddim", "ddpm"], "in the order of the file"
+    for column in ("nfe", "parameters", "gmac_per_nfe", "train_loss", "train_images_per_second", "sample_images_per_second", "seconds_per_nfe",
+                   "fd_dataset_classifier", "class_accuracy", "reference_count", "sample_count"):
+        assert rows[column].notna().all(), column
+    assert list(rows["nfe"]) == [2.0, 2.0, 4.0, 4.0], "w = 1 is one pass, a doubled batch counts twice"
+    assert "fid" not in rows, "only Inception features may be called fid"
+    assert (rows["sample_count"] == 12).all()
+
+
+def test_the_formats_agree(finished):
+    import pandas
+
+    folder, _ = finished
+    out = folder / "out"
+    records, parquet, csv = diffbench.load(out), pandas.read_parquet(out / "results.parquet"), diffbench.load(out / "results.csv")
+    pandas.testing.assert_frame_equal(records, parquet, check_dtype=False)
+    assert list(csv["cell_id"]) == list(records["cell_id"]) and list(csv["fd_dataset_classifier"]) == list(records["fd_dataset_classifier"])
+
+
+def test_a_denoiser_is_trained_once_for_all_that_share_it(finished):
+    folder, done = finished
+    assert len(list((folder / "store" / "store" / "train").glob("*/*"))) == 1
+    plan = json.loads((folder / "out" / "plan.json").read_bytes())
+    assert plan["summary"]["train_steps"] == 3 and plan["summary"]["train_steps_if_every_cell_were_trained_alone"] == 12
+
+
+def test_tables_grids_and_environment_lie_beside_the_results(finished):
+    from PIL import Image
+
+    folder, _ = finished
+    out = folder / "out"
+    assert "**Floor**" in (out / "fid.md").read_text() and "This is not FID" in (out / "fid.md").read_text()
+    assert "images per second" in (out / "throughput.md").read_text().lower()
+    for cell_id in diffbench.load(out)["cell_id"]:
+        with Image.open(out / "samples" / f"{cell_id}.png") as picture:
+            assert picture.width > 10 * 32 and picture.height > 32
+    facts = json.loads((out / "environment.json").read_bytes())
+    assert facts["cores"] >= 1 and facts["packages"]["torch"]
+    assert not list(out.glob(".*")), "no temporary file is left"
+
+
+def test_the_same_line_again_does_nothing_again_and_changes_no_number(finished):
+    folder, done = finished
+    before = diffbench.load(folder / "out").drop(columns=["started_at"])
+    again = run(folder, MATRIX)
+    assert again.stages_run == 0 and again.stages_found == done.stages_run
+    assert diffbench.load(folder / "out").drop(columns=["started_at"]).equals(before)
+
+
+def test_a_damaged_artefact_is_rebuilt_to_the_same_table(finished):
+    folder, _ = finished
+    before = diffbench.load(folder / "out")
+    victim = next((folder / "store" / "store" / "sample").glob("*/*/images.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[-3] ^= 4
+    victim.write_bytes(data)
+    again = run(folder, MATRIX)
+    assert again.stages_run == 1
+    measured = ["cell_id", "fd_dataset_classifier", "class_accuracy"]
+    assert diffbench.load(folder / "out")[measured].equals(before[measured])
+
+
+def test_the_batch_size_of_sampling_does_not_change_the_images(finished, tmp_path):
+    folder, _ = finished
+    from safetensors.numpy import load
+
+    other = Store(tmp_path / "store")
+    run(tmp_path, matrix(sample={"count": 12, "batch_size": 12}), store=other)
+    for path in (folder / "store" / "store" / "sample").glob("*/*/images.safetensors"):
+        twin = other.path("sample", path.parent.name) / path.name
+        a, b = load(path.read_bytes())["images"].astype(int), load(twin.read_bytes())["images"].astype(int)
+        assert abs(a - b).max() <= 1
+
+
+def test_a_failure_costs_its_own_rows_and_says_why(tmp_path):
+    names = ["raising", "crashing", "leaving", "spoiling"]
+    axes = MATRIX["axes"] | {"scheduler": [*names, {"ddim": {"steps": 2}}], "conditioning": "film"}
+    done = run(tmp_path, matrix(axes=axes), plugins=[PLUGIN])
+    rows = diffbench.load(tmp_path / "out").set_index("scheduler")
+    assert not done.is_complete and done.counts == {"failed": 3, "diverged": 1, "ok": 1}
+    assert "the sky fell [/red] (misbehaving.py:" in rows.loc["raising", "reason"]
+    assert "ended by signal 11" in rows.loc["crashing", "reason"]
+    assert "ended with code 0 and no result" in rows.loc["leaving", "reason"]
+    assert rows.loc["spoiling", "status"] == "diverged" and "samples are not finite" in rows.loc["spoiling", "reason"]
+    assert rows.loc["ddim", "status"] == "ok"
+    assert "the sky fell" in (tmp_path / "out" / "fid.md").read_text()
+
+
+def test_a_failure_is_never_cached_and_retries_are_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFBENCH_TEST_FLAG", str(tmp_path / "flag"))
+    axes = MATRIX["axes"] | {"scheduler": "once", "conditioning": "film"}
+    first = run(tmp_path, matrix(axes=axes, metrics=[]), plugins=[PLUGIN])
+    assert first.counts == {"failed": 1}
+    second = run(tmp_path, matrix(axes=axes, metrics=[]), plugins=[PLUGIN])
+    assert second.counts == {"ok": 1} and second.stages_found > 0
+    (tmp_path / "flag").unlink()
+    other = tmp_path / "other"
+    other.mkdir()
+    assert run(other, matrix(axes=axes, metrics=[], run={"retries": 1}), plugins=[PLUGIN]).counts == {"ok": 1}
+
+
+def test_a_training_that_diverges_gives_diverged_rows_and_the_rest_goes_on(tmp_path):
+    axes = MATRIX["axes"] | {"train.lr": [1e-3, 1e30], "conditioning": "film", "scheduler": {"ddim": {"steps": 2}}}
+    run(tmp_path, matrix(axes=axes, train={"steps": 60, "batch_size": 8, "clip": 1e30}))
+    rows = diffbench.load(tmp_path / "out").set_index("train.lr")
+    assert rows.loc[1e-3, "status"] == "ok"
+    assert rows.loc[1e30, "status"] == "diverged"
+    assert "train: the training loss became" in rows.loc[1e30, "reason"]
+
+
+def test_pairs_that_cannot_work_are_skipped_rows_with_the_reason(tmp_path):
+    axes = MATRIX["axes"] | {"backbone": [*MATRIX["axes"]["backbone"], {"dit": {"patch": 3, "width": 16, "depth": 1, "heads": 2}}], "spacing": ["uniform", "leading"],
+                             "conditioning": ["film", {"cfg": {"inner": "none"}}], "scheduler": [{"pndm": {"steps": 4}}]}
+    plan = diffbench.plan(matrix(axes=axes), device="cpu")
+    reasons = {p.skipped for p in plan.cells}
+    assert sum(p.skipped is None for p in plan.cells) == 1
+    assert any("divisible by" in r or "patch" in r for r in reasons if r)
+    assert any("cfg guides by a condition" in r for r in reasons if r)
+    assert any("pndm's Adams-Bashforth weights hold for equal steps" in r for r in reasons if r)
+    done = run(tmp_path, matrix(axes=axes))
+    assert done.counts == {"skipped": 7, "ok": 1} and done.is_complete
+    assert "Adams-Bashforth" in (tmp_path / "out" / "fid.md").read_text()
+
+
+def test_equal_cells_are_sampled_once():
+    axes = MATRIX["axes"] | {"scheduler": [{"ddim": {"steps": 5, "eta": 1.0}}, {"ddpm": {"steps": 5}}], "conditioning": "film"}
+    plan = diffbench.plan(matrix(axes=axes), device="cpu")
+    assert len(plan.equal_cells()) == 1 and plan.summary()["stages"]["sample"] == 1
+
+
+def test_keys_change_with_what_changes_a_result_and_with_nothing_else():
+    def train_key(**changes):
+        plan = diffbench.plan(matrix(**changes), device="cpu")
+        return plan.cells[0].stages["train"], plan.cells[0].stages["sample"]
+    base = train_key()
+    assert train_key(name="other", report={"rows": ["backbone"]}, throughput={"repeats": 4}) == base
+    more = train_key(axes=MATRIX["axes"] | {"conditioning": {"cfg": {"inner": "film", "scale": 4.0}}})
+    assert more[0] == base[0] and more[1] != base[1], "a guidance scale changes sampling only"
+    assert train_key(axes=MATRIX["axes"] | {"conditioning": {"cfg": {"inner": "film", "dropout": 0.2}}})[0] != base[0]
+    assert train_key(train={"steps": 4, "batch_size": 8})[0] != base[0]
+    assert train_key(sample={"count": 13})[1] != base[1]
+
+
+def start(folder, *arguments):
+    (folder / "matrix.json.yaml").write_text(json.dumps(MATRIX | {"axes": MATRIX["axes"] | {"scheduler": [{"ddim": {"steps": 2}}, "hanging"], "conditioning": "film"}}))
+    environment = {**os.environ, "DIFFBENCH_HOME": str(folder / "store")}
+    return subprocess.Popen([sys.executable, "-m", "diffbench", "run", "matrix.json.yaml", "--out", "out", "--device", "cpu", "--plugin", PLUGIN, *arguments],
+                            cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def alive_workers(store):
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(store).encode() in status:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to look for processes left behind")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_an_interrupted_run_keeps_what_is_done_leaves_no_process_and_goes_on(tmp_path, how):
+    process = start(tmp_path)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list((tmp_path / "out" / "cells").glob("*.json")):
+        time.sleep(0.1)
+        done = list((tmp_path / "store" / "store" / "features").glob("*/*/manifest.json"))
+        if done:
+            break
+    process.send_signal(how)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130)
+    assert "Traceback" not in said
+    if how != signal.SIGKILL:
+        assert "the same line again goes on from here" in said
+    time.sleep(1.0)
+    assert not alive_workers(tmp_path / "store")
+    content = matrix(axes=MATRIX["axes"] | {"scheduler": [{"ddim": {"steps": 2}}], "conditioning": "film"})
+    again = run(tmp_path, content, store=Store(tmp_path / "store"))
+    assert again.counts == {"ok": 1} and again.stages_found >= 3
