@@ -22,7 +22,7 @@ def read(path: str | Path) -> pd.DataFrame:
 
 def distance_column(rows: pd.DataFrame) -> str:
     """The Fréchet distance: `fid` for Inception features, `fd_<extractor>` for others."""
-    return next(c for c in rows.columns if c == "fid" or (c.startswith("fd_") and f"{c}_debiased" in rows.columns))
+    return next(c for c in rows.columns if c == "fid" or (c.startswith("fd_") and not c.endswith(("_debiased", "_low", "_high"))))
 
 
 def varying(rows: pd.DataFrame) -> list[str]:
@@ -49,7 +49,7 @@ def quality_against_nfe(rows: pd.DataFrame) -> plt.Figure:
     colours = {name: f"C{i}" for i, name in enumerate(ok["scheduler"].unique())}
     for panel, backbone in zip(panels[0], backbones, strict=True):
         for scheduler, part in ok[ok["backbone"] == backbone].groupby("scheduler", sort=False):
-            half = (part[f"{value}_high"] - part[f"{value}_low"]) / 2
+            half = (part[f"{value}_high"] - part[f"{value}_low"]) / 2 if f"{value}_low" in part else None
             panel.errorbar(part["nfe"], part[value], yerr=half, fmt="o", ms=5, capsize=2, alpha=0.8, color=colours[scheduler], label=scheduler)
         panel.set(title=backbone, xlabel="network evaluations per image (NFE)", xscale="log", yscale="log")
         panel.grid(alpha=0.3, which="both")

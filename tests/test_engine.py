@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 import diffbench
@@ -28,15 +29,21 @@ def matrix(**changes):
 
 
 def run(folder, content, **options):
-    options.setdefault("store", Store(folder / "store"))
     return diffbench.run(content, out=folder / "out", device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One small run, shared by the tests that only look at it."""
+def finished(tmp_path_factory, shared_folder):
+    """One small run, shared by the tests that only look at it. All tests use one store, where the classifiers are fitted once."""
     folder = tmp_path_factory.mktemp("run with spaces ü")
-    return folder, run(folder, MATRIX)
+    with pytest.MonkeyPatch.context() as patch, filelock.FileLock(shared_folder / "first.lock") as first:
+        patch.setenv("DIFFBENCH_HOME", str(shared_folder / "store"))
+        done = run(folder, MATRIX)
+        first.release()
+        yield folder, done
+
+
+pytestmark = pytest.mark.usefixtures("finished")
 
 
 def test_every_cell_has_its_row_with_every_column(finished):
@@ -65,8 +72,8 @@ def test_the_formats_agree(finished):
 
 def test_a_denoiser_is_trained_once_for_all_that_share_it(finished):
     folder, done = finished
-    assert len(list((folder / "store" / "store" / "train").glob("*/*"))) == 1
     plan = json.loads((folder / "out" / "plan.json").read_bytes())
+    assert plan["summary"]["stages"]["train"] == 1
     assert plan["summary"]["train_steps"] == 3 and plan["summary"]["train_steps_if_every_cell_were_trained_alone"] == 12
 
 
@@ -89,14 +96,15 @@ def test_the_same_line_again_does_nothing_again_and_changes_no_number(finished):
     folder, done = finished
     before = diffbench.load(folder / "out").drop(columns=["started_at"])
     again = run(folder, MATRIX)
-    assert again.stages_run == 0 and again.stages_found == done.stages_run
+    assert again.stages_run == 0 and again.stages_found == done.stages_run + done.stages_found
     assert diffbench.load(folder / "out").drop(columns=["started_at"]).equals(before)
 
 
 def test_a_damaged_artefact_is_rebuilt_to_the_same_table(finished):
     folder, _ = finished
     before = diffbench.load(folder / "out")
-    victim = next((folder / "store" / "store" / "sample").glob("*/*/images.safetensors"))
+    plan = json.loads((folder / "out" / "plan.json").read_bytes())
+    victim = Store.default().path("sample", plan["cells"][1]["stages"]["sample"]) / "images.safetensors"
     data = bytearray(victim.read_bytes())
     data[-3] ^= 4
     victim.write_bytes(data)
@@ -110,11 +118,10 @@ def test_the_batch_size_of_sampling_does_not_change_the_images(finished, tmp_pat
     folder, _ = finished
     from safetensors.numpy import load
 
-    other = Store(tmp_path / "store")
-    run(tmp_path, matrix(sample={"count": 12, "batch_size": 12}), store=other)
-    for path in (folder / "store" / "store" / "sample").glob("*/*/images.safetensors"):
-        twin = other.path("sample", path.parent.name) / path.name
-        a, b = load(path.read_bytes())["images"].astype(int), load(twin.read_bytes())["images"].astype(int)
+    other = Store(tmp_path / "store")                     # a store of its own, or the images of the other run would be found
+    run(tmp_path, matrix(sample={"count": 12, "batch_size": 12}, metrics=[]), store=other)
+    for cell in json.loads((folder / "out" / "plan.json").read_bytes())["cells"]:
+        a, b = (load((store.path("sample", cell["stages"]["sample"]) / "images.safetensors").read_bytes())["images"].astype(int) for store in (Store.default(), other))
         assert abs(a - b).max() <= 1
 
 
@@ -187,21 +194,22 @@ def test_keys_change_with_what_changes_a_result_and_with_nothing_else():
     assert train_key(sample={"count": 13})[1] != base[1]
 
 
-def start(folder, *arguments):
+def start(folder):
     (folder / "matrix.json.yaml").write_text(json.dumps(MATRIX | {"axes": MATRIX["axes"] | {"scheduler": [{"ddim": {"steps": 2}}, "hanging"], "conditioning": "film"}}))
-    environment = {**os.environ, "DIFFBENCH_HOME": str(folder / "store")}
-    return subprocess.Popen([sys.executable, "-m", "diffbench", "run", "matrix.json.yaml", "--out", "out", "--device", "cpu", "--plugin", PLUGIN, *arguments],
+    environment = {**os.environ, "DIFFBENCH_TEST_MARK": str(folder)}
+    return subprocess.Popen([sys.executable, "-m", "diffbench", "run", "matrix.json.yaml", "--out", "out", "--device", "cpu", "--plugin", PLUGIN],
                             cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def alive_workers(store):
+def alive(mark):
+    """Processes that were started, at any remove, with this mark in their environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             status = (folder / "environ").read_bytes()
         except OSError:
             continue
-        if str(store).encode() in status:
+        if str(mark).encode() in status:
             found.append(int(folder.name))
     return found
 
@@ -211,19 +219,25 @@ def alive_workers(store):
 def test_an_interrupted_run_keeps_what_is_done_leaves_no_process_and_goes_on(tmp_path, how):
     process = start(tmp_path)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list((tmp_path / "out" / "cells").glob("*.json")):
+    attempts = Path(os.environ["DIFFBENCH_HOME"]) / "attempts"
+    before = set(attempts.glob("*/*"))
+
+    def is_hanging():
+        tasks = [json.loads((a / "task.json").read_bytes()) for a in set(attempts.glob("*/*")) - before if (a / "task.json").exists()]
+        return any(t["stage"] == "sample" and t["task"]["cell"]["scheduler"]["component"] == "hanging" for t in tasks)
+    while time.monotonic() < deadline and not is_hanging():
         time.sleep(0.1)
-        done = list((tmp_path / "store" / "store" / "features").glob("*/*/manifest.json"))
-        if done:
-            break
+    time.sleep(1.0)
     process.send_signal(how)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
     assert "Traceback" not in said
     if how != signal.SIGKILL:
         assert "the same line again goes on from here" in said
-    time.sleep(1.0)
-    assert not alive_workers(tmp_path / "store")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and alive(tmp_path):
+        time.sleep(0.1)
+    assert not alive(tmp_path)
     content = matrix(axes=MATRIX["axes"] | {"scheduler": [{"ddim": {"steps": 2}}], "conditioning": "film"})
-    again = run(tmp_path, content, store=Store(tmp_path / "store"))
+    again = run(tmp_path, content)
     assert again.counts == {"ok": 1} and again.stages_found >= 3

@@ -17,8 +17,6 @@ from typing import Any
 
 from diffbench.errors import DiffbenchError
 
-# OpenMP threads that wait spin by default: beside a busy neighbour that made one training step 53 times slower.
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 START_SECONDS = 120                   # to import torch on a slow disk
 
 
@@ -70,7 +68,7 @@ class LocalLauncher:
         with open(handle.log, "ab") as log:
             handle.process = subprocess.Popen(
                 [sys.executable, "-m", "diffbench.worker", arguments["store"], arguments["attempt"], resources.device, str(resources.threads), *self.plugins],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**WAITING, **os.environ, **environment}, start_new_session=True)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True)
         handle.pid = handle.process.pid
         threading.Thread(target=lambda: self.ended.put((id, handle.process.wait())), daemon=True).start()
         return handle
@@ -105,8 +103,7 @@ class LocalLauncher:
 
     def _start_server(self) -> None:
         # A session of its own: Ctrl-C reaches the driver only, which then decides.
-        self.server = subprocess.Popen([sys.executable, "-m", "diffbench.launchers.forkserver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       start_new_session=True, env={**WAITING, **os.environ})
+        self.server = subprocess.Popen([sys.executable, "-m", "diffbench.launchers.forkserver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         ready: Queue[dict[str, Any]] = Queue()
         threading.Thread(target=self._listen, args=(ready,), daemon=True).start()
         try:

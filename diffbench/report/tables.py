@@ -45,7 +45,7 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
 
 def distance_column(table: pandas.DataFrame) -> str | None:
     """The Fréchet distance's column: `fid` for Inception features, `fd_<extractor>` for others."""
-    return next((c for c in table.columns if c == "fid" or (c.startswith("fd_") and f"{c}_debiased" in table.columns)), None)
+    return next((c for c in table.columns if c == "fid" or (c.startswith("fd_") and not c.endswith(("_debiased", "_low", "_high")))), None)
 
 
 def layout(table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...]) -> tuple[list[str], list[str]]:

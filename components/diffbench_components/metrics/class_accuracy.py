@@ -27,7 +27,11 @@ class ClassAccuracy(Metric):
     higher_is_better: ClassVar[bool] = True
 
     def why_not(self, cell: Cell) -> str | None:
-        return f"class_accuracy needs labels; {cell.dataset.component_name()} has none" if cell.dataset.classes is None else None
+        if cell.dataset.classes is None:
+            return f"class_accuracy needs labels; {cell.dataset.component_name()} has none"
+        if not cell.conditioning.ports:
+            return f"class_accuracy needs a class that was asked for; under {cell.conditioning.component_name()} the network is told none"
+        return None
 
     def measure(self, generated: Evidence, reference: Evidence) -> dict[str, float]:
         if generated.labels is None or generated.predicted is None or not len(generated.labels):
