@@ -204,7 +204,7 @@ class Registry:
         start = time.perf_counter()
         try:
             cls = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # noqa: BLE001  whatever an import raises is that package's problem
+        except Exception as error:
             self.problems.append(PluginProblem(ref.distribution, f"{ref.kind} {ref.full_name}: importing {module} failed: {type(error).__name__}: {error}"))
             raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: importing {ref.target} failed with {type(error).__name__}: {error}") from error
         finally:

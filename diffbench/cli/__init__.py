@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:                               # `diffbench list | head`
         sys.stderr.close()
         code = 0
-    except Exception as error:  # noqa: BLE001  a user gets a sentence; --debug gives the traceback
+    except Exception as error:
         if debug:
             raise
         _say(f"diffbench itself failed: {type(error).__name__}: {error}. Run again with --debug before the command for the traceback")

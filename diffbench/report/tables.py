@@ -129,7 +129,7 @@ def _distance_caption(table: pandas.DataFrame, distance: str, facts: Facts) -> s
     lines = [f"Features: `{first['extractor']}` (weights `{first['extractor_key']}`). "
              + ("" if distance == "fid" else "**This is not FID**: the features are not Inception's, and the values compare only within tables of these weights. ")
              + f"{first['sample_count']} generated images a row, {first['reference_count']} reference images."]
-    lines.append(f"Each entry is the conventional, biased value; in brackets the 95 % interval of its debiased value (block jackknife over the generated images)."
+    lines.append("Each entry is the conventional, biased value; in brackets the 95 % interval of its debiased value (block jackknife over the generated images)."
                  if seeds <= 1 else f"Each entry is the mean over {seeds} seeds with the half-width of its 95 % t-interval.")
     for name, values in facts.floors.items():
         dataset, _, column = name.rpartition(":")

@@ -1,6 +1,10 @@
 from dataclasses import dataclass
+
 import torch
+
 from diffbench import Dataset, Split
+
+
 @dataclass(frozen=True, kw_only=True)
 class Digits(Dataset):
     """Draft."""
