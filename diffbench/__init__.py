@@ -21,6 +21,7 @@ _HOMES = {
     "diffbench.classifier": ("Classifier", "fit_classifier"),
     "diffbench.frechet": ("frechet_distance", "jackknife_blocks"),
     "diffbench.splits": ("split_indices",),
+    "diffbench.matrix": ("Cell",),
     "diffbench.api": ("plan", "run"),
     "diffbench.results": ("load",),
 }

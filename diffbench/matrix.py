@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
-from diffbench import source, yaml_file
-from diffbench.errors import DiffbenchError, MatrixError, OptionError, did_you_mean
-from diffbench.options import Options, unknown_option
+from diffbench import yaml_file
+from diffbench.errors import MatrixError
+from diffbench.options import Options
 from diffbench.registry import Registry
 from diffbench.settings import Report, Run, Sample, Throughput, Train, settings_json
-from diffbench.specs import Path, Reader, digest, identity
+from diffbench.specs import Reader, identity
 
 if TYPE_CHECKING:
     from diffbench.contracts import (
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MAX_CELLS = 10_000
 BLOCKS: dict[str, type[Options]] = {"train": Train, "sample": Sample, "throughput": Throughput, "run": Run, "report": Report}
-SMOKE_TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 8}
-SMOKE_SAMPLE: dict[str, Any] = {"count": 8, "batch_size": 8}
-SMOKE_THROUGHPUT: dict[str, Any] = {"repeats": 3, "batch_size": 2}
 VARIABLE_BLOCKS = ("train", "sample")                     # their options may stand under `axes` as train.lr, sample.count, ...
 KEYS = ("diffbench", "name", "dataset", "axes", "together", "exclude", "include", "extractor", "metrics", *BLOCKS)
 
@@ -96,305 +92,15 @@ def load(source_: str | FilePath | Mapping[str, Any], registry: Registry, *, cha
 
     changes: 'PATH=VALUE' of --set; only: 'AXIS=VALUE' of --only; smoke: every code path in seconds.
     """
+    from diffbench.expansion import Expansion
+
     document = yaml_file.Document("matrix", copy.deepcopy(dict(source_))) if isinstance(source_, Mapping) else yaml_file.read(source_)
     document = _changed(document, changes)
     reader = Reader(registry)
-    matrix = _Expansion(document.data, reader, max_cells, tuple(only), smoke).matrix()
+    matrix = Expansion(document.data, reader, max_cells, tuple(only), smoke).matrix()
     if matrix is None or reader.problems:
         raise MatrixError(document.render_all(reader.problems))
     return matrix
-
-
-class _Expansion:
-    """One reading of one document."""
-
-    def __init__(self, data: Any, reader: Reader, max_cells: int, only: tuple[str, ...], smoke: bool):
-        self.data = data if isinstance(data, dict) else {}
-        self.reader, self.registry, self.max_cells, self.only, self.smoke = reader, reader.registry, max_cells, only, smoke
-        self.axis_kinds = [k.name for k in self.registry.kinds.values() if k.axis]
-        if not isinstance(data, dict):
-            reader.fault((), f"a matrix is a mapping that begins with 'diffbench: {SCHEMA}', got {data!r}")
-
-    def matrix(self) -> Matrix | None:
-        self._head()
-        blocks = {name: self.reader.settings(cls, name, self.data.get(name), (name,)) for name, cls in BLOCKS.items()}
-        extractor = self._one("extractor")
-        metrics = self._metrics()
-        axes = self._axes()
-        coupled = self._together(axes)
-        if self.reader.problems:                          # cells of a faulty file would only repeat its faults
-            return None
-        product = self._product(axes, coupled)
-        if product is None:
-            return None
-        chosen, excluded = self._exclude(product)
-        if self.smoke:
-            blocks["throughput"] = replace(blocks["throughput"], **SMOKE_THROUGHPUT)
-        points = self._chosen_only(chosen + self._include(axes))
-        cells = [self._cell(point, blocks) for point in points]
-        if self.reader.problems:
-            return None
-        ids = [digest(cell.identity(self.registry))[:12] for cell in cells]
-        first = {cell_id: i for i, cell_id in reversed(list(enumerate(ids)))}
-        kept = [i for i, cell_id in enumerate(ids) if first[cell_id] == i or cells[first[cell_id]] != cells[i]]
-        return Matrix(name=self.data.get("name", "matrix"), cells=tuple(cells[i] for i in kept), cell_ids=_unique([ids[i] for i in kept]),
-                      excluded=tuple(excluded), extractor=extractor, metrics=tuple(metrics), throughput=blocks["throughput"], run=blocks["run"],
-                      report=self._report(blocks["report"]), document=self.data)
-
-    def _head(self) -> None:
-        for key in self.data:
-            if key not in KEYS:
-                self.reader.fault((key,), f"unknown key {key!r}.{did_you_mean(key, (*KEYS, *self.axis_kinds))} A matrix has: {', '.join(KEYS)}"
-                                  + (f"; '{key}' goes under axes" if key in self.axis_kinds else ""), on_key=True)
-        if self.data.get("diffbench") != SCHEMA:
-            found = repr(self.data["diffbench"]) if "diffbench" in self.data else "nothing"
-            self.reader.fault(("diffbench",), f"the version of the file's schema must be {SCHEMA}, got {found}; write 'diffbench: {SCHEMA}'")
-        name = self.data.get("name", "matrix")
-        if not isinstance(name, str) or not source.is_name(name.replace("-", "_")):
-            self.reader.fault(("name",), f"a name has letters a-z, digits, '-' and '_', begins with a letter and is at most 64 long, got {name!r}")
-
-    def _one(self, kind: str) -> Any:
-        if kind not in self.data:
-            return self._default(kind)
-        found = self.reader.components(kind, self.data[kind], (kind,))
-        if len(found) > 1:
-            self.reader.fault((kind,), f"one {kind} is used for the whole matrix, got {len(found)}")
-        return found[0] if found else None
-
-    def _default(self, kind: str) -> Any:
-        try:
-            return self.registry.default(kind)
-        except DiffbenchError as error:
-            self.reader.fault(("axes",) if self.registry.kinds[kind].axis else (), f"{kind} must be named: {error}")
-            return None
-
-    def _metrics(self) -> list[Any]:
-        node = self.data.get("metrics", [])
-        if not isinstance(node, list):
-            self.reader.fault(("metrics",), f"metrics is a list of names, got {node!r}")
-            return []
-        return [c for i, item in enumerate(node) for c in self.reader.components("metric", item, ("metrics", i))]
-
-    def _axes(self) -> dict[str, list[Any]]:
-        """Values by axis name, in the order of the file; kinds it does not name follow with their default."""
-        node = self.data.get("axes", {})
-        if not isinstance(node, dict):
-            self.reader.fault(("axes",), f"axes is a mapping from axis to values, got {node!r}")
-            return {}
-        axes: dict[str, list[Any]] = {}
-        if "dataset" in self.data:
-            if "dataset" in node:
-                self.reader.fault(("axes", "dataset"), "dataset stands both at the top and under axes; keep one", on_key=True)
-            axes["dataset"] = self.reader.components("dataset", self.data["dataset"], ("dataset",))
-        for name, values in node.items():
-            axes[name] = self._values(name, values, ("axes", name))
-        for kind in self.axis_kinds:
-            if kind not in axes:
-                axes[kind] = [self._default(kind)]
-        axes.setdefault("seed", [0])
-        return axes
-
-    def _values(self, name: str, node: Any, path: Path) -> list[Any]:
-        """The values of an axis, or of one key of `together`."""
-        items = [(v, (*path, i)) for i, v in enumerate(node)] if isinstance(node, list) else [(node, path)]
-        if not items:
-            self.reader.fault(path, f"the axis {name!r} is empty: name at least one value")
-        block, _, option = name.partition(".")
-        found: list[Any] = []
-        for value, place in items:
-            if name in self.axis_kinds:
-                found += self.reader.components(name, value, place)
-            elif name == "seed":
-                if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-                    self.reader.fault(place, f"a seed is an integer in [0, 2147483648), got {value!r}")
-                else:
-                    found.append(value)
-            elif block in VARIABLE_BLOCKS and option:
-                cls = BLOCKS[block]
-                if option not in {f.name for f in fields(cls)}:
-                    self.reader.fault(path, unknown_option(f"'{block}'", cls, option), on_key=True)
-                    return []
-                found += self.reader.value(cls, option, value, place).values()
-            else:
-                known = [*self.axis_kinds, "seed", *(f"{b}.{f.name}" for b in VARIABLE_BLOCKS for f in fields(BLOCKS[b]))]
-                self.reader.fault(path, f"there is no axis {name!r}.{did_you_mean(name, known)} Axes are: {', '.join([*self.axis_kinds, 'seed'])}, train.*, sample.*",
-                                  on_key=True)
-                return []
-        return found
-
-    def _together(self, axes: dict[str, list[Any]]) -> list[list[dict[str, Any]]]:
-        """For each group, its positions: what they set, in step."""
-        node = self.data.get("together", []) or []
-        if not isinstance(node, list):
-            self.reader.fault(("together",), f"together is a list of groups, got {node!r}")
-            return []
-        groups = []
-        for g, group in enumerate(node):
-            path: Path = ("together", g)
-            if not isinstance(group, dict) or not group:
-                self.reader.fault(path, f"a group maps options to lists of one length, got {group!r}")
-                continue
-            columns: dict[str, list[Any]] = {}
-            for name, values in group.items():
-                if not isinstance(values, list):
-                    self.reader.fault((*path, name), f"{name!r} changes in step with others, so it needs a list, got {values!r}")
-                    continue
-                kind, _, option = name.partition(".")
-                if name in axes and name in (self.data.get("axes") or {}):
-                    self.reader.fault((*path, name), f"{name!r} is already an axis; an option multiplies or changes in step, not both", on_key=True)
-                elif kind in self.axis_kinds and option:
-                    columns[name] = self._component_option(axes, kind, option, values, (*path, name))
-                else:
-                    columns[name] = self._values(name, values, (*path, name))
-            lengths = {name: len(values) for name, values in columns.items()}
-            if len(set(lengths.values())) > 1 and not self.reader.problems:
-                self.reader.fault(path, "lists that change in step must have one length, got " + ", ".join(f"{n} for {name}" for name, n in lengths.items()))
-                continue
-            groups.append([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=False)])
-        return groups
-
-    def _component_option(self, axes: dict[str, list[Any]], kind: str, option: str, values: list[Any], path: Path) -> list[Any]:
-        found: list[Any] = []
-        for i, value in enumerate(values):
-            accepted: dict[str, Any] = {}
-            for component in axes.get(kind, []):
-                if option not in {f.name for f in fields(component)}:
-                    self.reader.fault(path, unknown_option(component.component_name(), type(component), option), on_key=True)
-                    return []
-                accepted = self.reader.value(type(component), option, value, (*path, i))
-            found += accepted.values()
-        return found
-
-    def _product(self, axes: dict[str, list[Any]], coupled: list[list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
-        size = math.prod(len(v) for v in axes.values()) * math.prod(len(g) for g in coupled)
-        if size > self.max_cells:
-            lengths = " x ".join(f"{len(v)} {name}" for name, v in axes.items() if len(v) > 1)
-            self.reader.fault(("axes",), f"the product has {size} cells ({lengths}), and {self.max_cells} are allowed; --max-cells raises the limit")
-            return None
-        points: list[dict[str, Any]] = [{}]
-        for name, values in axes.items():
-            points = [{**point, name: value} for point in points for value in values]
-        for group in coupled:
-            points = [{**point, **position} for point in points for position in group]
-        return points
-
-    def _exclude(self, points: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Excluded]]:
-        node = self.data.get("exclude", []) or []
-        rules: list[Excluded] = []
-        if not isinstance(node, list):
-            self.reader.fault(("exclude",), f"exclude is a list of rules, got {node!r}")
-            return points, rules
-        for i, rule in enumerate(node):
-            path: Path = ("exclude", i)
-            if not isinstance(rule, dict) or not set(rule) - {"why"}:
-                self.reader.fault(path, f"a rule maps axes to the values it leaves out, got {rule!r}")
-                continue
-            if not isinstance(rule.get("why", ""), str):
-                self.reader.fault((*path, "why"), f"why is a text, got {rule['why']!r}")
-                continue
-            wanted = {key: value for key, value in rule.items() if key != "why"}
-            unknown = [key for key in wanted if points and not self._known_key(key, points[0])]
-            for key in unknown:
-                self.reader.fault((*path, key), f"there is no axis {key!r} to match.{did_you_mean(key, points[0])} This matrix has: {', '.join(points[0])}", on_key=True)
-            if unknown:
-                continue
-            kept = [p for p in points if not all(self._matches(p, key, value) for key, value in wanted.items())]
-            if len(kept) == len(points):
-                self.reader.fault(path, f"this rule leaves out no cell (of {len(points)}): correct or remove it")
-            rules.append(Excluded(count=len(points) - len(kept), why=rule.get("why", "excluded without a reason")))
-            points = kept
-        return points, rules
-
-    def _known_key(self, key: str, point: dict[str, Any]) -> bool:
-        kind, _, option = key.partition(".")
-        return key in point or (bool(option) and kind in point)
-
-    def _matches(self, point: dict[str, Any], key: str, wanted: Any) -> bool:
-        """Whether a cell is meant: by name, by 'name: {option: value}', or by 'axis.option: value'; a list means any of them."""
-        if isinstance(wanted, list):
-            return any(self._matches(point, key, w) for w in wanted)
-        kind, _, option = key.partition(".")
-        value = point[key] if key in point else getattr(point[kind], option, None)
-        if key not in self.axis_kinds:
-            return value == wanted
-        name, options = next(iter(wanted.items())) if isinstance(wanted, dict) and len(wanted) == 1 else (wanted, {})
-        try:
-            same = self.registry.find(key, str(name)) == self.registry.ref_of(value)
-        except DiffbenchError as error:
-            self.reader.fault(("exclude",), str(error))
-            return False
-        return same and all(self._matches_option(value, o, w) for o, w in (options or {}).items())
-
-    def _matches_option(self, component: Any, option: str, wanted: Any) -> bool:
-        value = getattr(component, option, None)
-        options = wanted if isinstance(wanted, list) else [wanted]
-        names = {value.component_name()} if isinstance(value, Options) and hasattr(value, "component_name") else set()
-        return any(value == w or w in names for w in options if not isinstance(w, dict))
-
-    def _include(self, axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
-        node = self.data.get("include", []) or []
-        if not isinstance(node, list):
-            self.reader.fault(("include",), f"include is a list of cells, got {node!r}")
-            return []
-        points = []
-        for i, cell in enumerate(node):
-            path: Path = ("include", i)
-            if not isinstance(cell, dict):
-                self.reader.fault(path, f"a cell maps axes to values, got {cell!r}")
-                continue
-            point: dict[str, Any] = {}
-            for name, value in cell.items():
-                values = self._values(name, value, (*path, name))
-                if len(values) > 1:
-                    self.reader.fault((*path, name), f"an included cell is a single one, and {name!r} has {len(values)} values")
-                point.update({name: values[0]} if values else {})
-            for name, values in axes.items():
-                if name not in cell and len(values) > 1 and not name.startswith(VARIABLE_BLOCKS):
-                    self.reader.fault(path, f"this cell must say which {name}: the axis has {len(values)} values")
-                elif name not in cell and not name.startswith(VARIABLE_BLOCKS):
-                    point[name] = values[0]
-            points.append(point)
-        return points
-
-    def _chosen_only(self, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        for condition in self.only:
-            key, equals, text = condition.partition("=")
-            if not equals or (points and not self._known_key(key, points[0])):
-                known = ", ".join(points[0]) if points else ""
-                raise MatrixError([f"--only {condition}: write AXIS=VALUE with an axis of this matrix: {known}"])
-            wanted = yaml_file.parse(text, f"--only {key}").data
-            points = [p for p in points if self._known_key(key, p) and self._matches(p, key, wanted)]
-            if not points:
-                raise MatrixError([f"--only {condition}: no cell is left"])
-        return points
-
-    def _cell(self, point: dict[str, Any], blocks: dict[str, Any]) -> Cell | None:
-        """A point as a cell: dotted keys change options of its components and settings."""
-        values = {name: value for name, value in point.items() if "." not in name}
-        settings = {"train": blocks["train"], "sample": blocks["sample"]}
-        for name, value in point.items():
-            owner, _, option = name.partition(".")
-            try:
-                if owner in settings and option:
-                    settings[owner] = replace(settings[owner], **{option: value})
-                elif option:
-                    values[owner] = replace(values[owner], **{option: value})
-            except OptionError as error:
-                self.reader.fault(("together",), f"{name}: {error}")
-        if self.smoke:
-            values["scheduler"] = replace(values["scheduler"], steps=max(2, values["scheduler"].min_steps))
-            settings = {"train": replace(settings["train"], **SMOKE_TRAIN), "sample": replace(settings["sample"], **SMOKE_SAMPLE)}
-        if any(values.get(kind) is None for kind in (*(k for k in self.axis_kinds if k in Cell.__dataclass_fields__), "seed")):
-            return None
-        return Cell(**{k: v for k, v in values.items() if k in Cell.__dataclass_fields__}, **settings)
-
-    def _report(self, report: Report) -> Report:
-        known = [*self.axis_kinds, "seed", "steps", "guidance_scale"]
-        for side in ("rows", "columns"):
-            for i, name in enumerate(getattr(report, side)):
-                if name.partition(".")[0] not in (*known, *VARIABLE_BLOCKS):
-                    self.reader.fault(("report", side, i), f"there is no column {name!r} to lay a table out by.{did_you_mean(name, known)} Known: {', '.join(known)}, <axis>.<option>")
-        return report
 
 
 def _changed(document: yaml_file.Document, changes: Iterable[str]) -> yaml_file.Document:
@@ -415,13 +121,3 @@ def _changed(document: yaml_file.Document, changes: Iterable[str]) -> yaml_file.
             here = here[part]
         here[parts[-1]] = value
     return document
-
-
-def _unique(ids: list[str]) -> tuple[str, ...]:
-    """Cells that are equal by a reduction (ddim at eta 1 = ddpm) keep a row each: the second gets a suffix."""
-    seen: dict[str, int] = {}
-    result = []
-    for cell_id in ids:
-        seen[cell_id] = seen.get(cell_id, 0) + 1
-        result.append(cell_id if seen[cell_id] == 1 else f"{cell_id}-{seen[cell_id]}")
-    return tuple(result)

@@ -157,7 +157,14 @@ def test_a_data_set_without_labels_is_a_reason(component):
     dataset = SimpleNamespace(classes=None, component_name=lambda: "clouds")
     assert component.why_not(SimpleNamespace(dataset=dataset)) == f"{component.component_name()} needs labels; clouds has none"
     dataset.classes = 10
-    assert component.why_not(SimpleNamespace(dataset=dataset)) is None
+    labelled = SimpleNamespace(dataset=dataset, conditioning=REGISTRY.create("conditioning", "film"))
+    assert component.why_not(labelled) is None
+
+
+def test_class_accuracy_needs_a_class_that_was_asked_for():
+    dataset = SimpleNamespace(classes=10, component_name=lambda: "clouds")
+    said = ACCURACY.why_not(SimpleNamespace(dataset=dataset, conditioning=REGISTRY.create("conditioning", "none")))
+    assert said == "class_accuracy needs a class that was asked for; under none the network is told none"
 
 
 def test_the_extractor_is_fitted_to_labels_and_its_weights_say_all():

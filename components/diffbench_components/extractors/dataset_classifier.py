@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from diffbench.matrix import Cell
+    from diffbench import Cell
 
 
 @dataclass(frozen=True, kw_only=True)

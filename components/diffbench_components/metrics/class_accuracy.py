@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from diffbench import DataError, Evidence, Metric
 
 if TYPE_CHECKING:
-    from diffbench.matrix import Cell
+    from diffbench import Cell
 
 Z = 1.959963984540054                 # standard normal, 97.5 %
 
