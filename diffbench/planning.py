@@ -169,7 +169,8 @@ class _Builder:
         needs_judge = any(m.needs_judge for m in metrics)
         parts = {kind: identity(getattr(cell, kind), self.registry, ("training",)) for kind in TRAINING_PARTS}
         dataset = self._dataset(cell)
-        train = self._add("train", {"dataset": dataset, **parts, "train": settings_json(cell.train, identity=True), "seed": cell.seed}, described, {}, self._train_label(cell))
+        trained = {"dataset": dataset, **parts, "train": settings_json(cell.train, identity=True), "seed": cell.seed}
+        train = self._add("train", trained, described, {}, self._train_label(cell))
 
         sampling = {kind: identity(getattr(cell, kind), self.registry, ("training", "sampling")) for kind in ("conditioning", "spacing", "scheduler")}
         sample = self._add("sample", {"train": train, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}, described,

@@ -145,7 +145,8 @@ class Registry:
         for ref in self.refs(kind):
             if ref.summary().is_default:
                 return self.load(ref)()
-        raise UnknownComponent(f"no {kind.replace('_', ' ')} is the default; name one of {', '.join(r.full_name for r in self.refs(kind)) or 'none is installed'}")
+        names = ", ".join(r.full_name for r in self.refs(kind)) or "none is installed"
+        raise UnknownComponent(f"no {kind.replace('_', ' ')} is the default; name one of {names}")
 
     def ref_of(self, component: Any) -> Ref:
         """Where a configured component comes from."""
@@ -205,8 +206,9 @@ class Registry:
         try:
             cls = getattr(importlib.import_module(module), attribute)
         except Exception as error:
-            self.problems.append(PluginProblem(ref.distribution, f"{ref.kind} {ref.full_name}: importing {module} failed: {type(error).__name__}: {error}"))
-            raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: importing {ref.target} failed with {type(error).__name__}: {error}") from error
+            said = f"{type(error).__name__}: {error}"
+            self.problems.append(PluginProblem(ref.distribution, f"{ref.kind} {ref.full_name}: importing {module} failed: {said}"))
+            raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: importing {ref.target} failed with {said}") from error
         finally:
             self.import_seconds[ref.full_name] = time.perf_counter() - start
         return cls

@@ -66,7 +66,8 @@ class Rows:
                 self._write(planned, self._measured(planned))
 
     def _write(self, planned: CellPlan, measured: dict[str, Any]) -> None:
-        row = {**self._described(planned), **measured, **{k: v for k, v in self.facts.items() if measured["status"] != "skipped" or k in ("diffbench", "started_at")}}
+        facts = {k: v for k, v in self.facts.items() if measured["status"] != "skipped" or k in ("diffbench", "started_at")}
+        row = {**self._described(planned), **measured, **facts}
         write_atomically(self.folder / RECORDS / f"{planned.cell_id}.json", json.dumps(row, indent=1, allow_nan=False).encode())
         self.written[planned.cell_id] = row
         self.plan.registry.observe("diffbench_row_added", row=row)

@@ -77,9 +77,8 @@ def code_hash(module: str) -> str:
         raise BrokenComponent(f"the source of {module} cannot be read, so its results cannot be told apart from those of another version")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-            body[0].value.value = ""
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body[0].value.value = ""
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 

@@ -49,7 +49,8 @@ class Store:
             with tempfile.TemporaryFile(dir=self.root / "staging"):
                 pass
         except OSError as error:
-            raise DiffbenchError(f"the store {self.root.resolve()} cannot be written: {error.strerror or error}; set DIFFBENCH_HOME to another folder") from None
+            said = f"{error.strerror or error}; set DIFFBENCH_HOME to another folder"
+            raise DiffbenchError(f"the store {self.root.resolve()} cannot be written: {said}") from None
 
     def path(self, stage: str, key: str) -> Path:
         """Where an artefact lies once it is published."""

@@ -72,10 +72,10 @@ def test_a_wrong_request_gets_a_sentence_and_exit_code_2(arguments, said, tmp_pa
 
 
 def test_every_mistake_of_a_file_is_told_and_nothing_is_run(tmp_path):
-    (tmp_path / "matrix.yaml").write_text(QUICKSTART.read_text().replace("- ddim: {steps: 20}", "- dimm: {steps: 20}", 1).replace("800", "-800"))
+    (tmp_path / "matrix.yaml").write_text(QUICKSTART.read_text().replace("- ddim: {steps: 20}", "- dimm: {steps: 20}", 1).replace("train: {steps: 1000", "train: {steps: -1000"))
     done = diffbench("run", "matrix.yaml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "matrix.yaml:" in done.stderr and "Did you mean 'ddim'?" in done.stderr and "steps must be an integer >= 0, got -800" in done.stderr
+    assert "matrix.yaml:" in done.stderr and "Did you mean 'ddim'?" in done.stderr and "steps must be an integer >= 0, got -1000" in done.stderr
     assert "2 mistakes; nothing was run." in done.stderr
     assert not (tmp_path / "runs").exists() and not (tmp_path / ".diffbench").exists()
 

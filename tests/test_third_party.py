@@ -74,7 +74,7 @@ def test_it_is_blamed_by_name_when_its_import_fails(tmp_path):
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     done = diffbench(environment, tmp_path, "run", "matrix.yaml", "--device", "cpu")
     assert done.returncode == 2
-    assert "matrix.yaml:6:15: axes.scheduler[0].rk4: scheduler 'my-samplers.rk4' of my-samplers 0.3 cannot be used: importing my_samplers:Rk4 failed with " \
+    assert "matrix.yaml:6:16: axes.scheduler[0].rk4: scheduler 'my-samplers.rk4' of my-samplers 0.3 cannot be used: importing my_samplers:Rk4 failed with " \
            "ModuleNotFoundError: No module named 'a_library_nobody_has'" in done.stderr
     assert "Traceback" not in done.stderr
     (tmp_path / "matrix.yaml").write_text(MATRIX.replace("{rk4: {steps: [2, 3]}}, my-samplers.rk4, ", ""))

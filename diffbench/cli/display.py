@@ -73,12 +73,12 @@ class Display:
         """Estimate from the stages done so far; None before there is anything to go by."""
         if self.engine is None or not self.seconds:
             return None
-        known = [s for times in self.seconds.values() for s in times]
         mean = {name: sum(t) / len(t) for name, t in self.seconds.items()}
+        unknown = min(mean.values())                      # of a kind not seen yet: no better guess than the shortest
         left = 0.0
         for key, stage in self.engine.stages.items():
             if key not in self.engine.outcomes:
-                expected = mean.get(stage.name, sum(known) / len(known)) * (1 - self.shares.get(key, 0.0))
+                expected = mean.get(stage.name, unknown) * (1 - self.shares.get(key, 0.0))
                 left += expected if stage.is_exclusive else expected / self.engine.slots
         return left
 
@@ -88,7 +88,8 @@ class Display:
         if self.engine is None or self.live is not None or self.console.is_terminal or now - self.last_line < LINE_SECONDS:
             return
         self.last_line = now
-        stages = "; ".join(self._named(stage) for stage, _ in self.running.values())
+        named = [self._named(stage) for stage, _ in self.running.values()]
+        stages = "; ".join(named[:2]) + (f"; and {len(named) - 2} more" if len(named) > 2 else "")
         self.console.print(f"{self._head()}: {stages}", markup=False, highlight=False, soft_wrap=True)
 
     def _head(self) -> str:
@@ -104,7 +105,8 @@ class Display:
         done = Counter(self.engine.stages[key].name for key in self.engine.outcomes)
         of = Counter(stage.name for stage in self.engine.stages.values())
         table = Table.grid(padding=(0, 1))
-        table.add_row(Text("all stages", style="bold"), ProgressBar(total=len(self.engine.stages), completed=len(self.engine.outcomes), width=30), Text(self._head()))
+        whole = ProgressBar(total=len(self.engine.stages), completed=len(self.engine.outcomes), width=30)
+        table.add_row(Text("all stages", style="bold"), whole, Text(self._head()))
         for name in ORDER:
             if of[name]:
                 table.add_row(name, ProgressBar(total=of[name], completed=done[name], width=30), f"{done[name]}/{of[name]}")

@@ -42,7 +42,8 @@ def command(kind: str, name: str, as_json: bool, plugins: tuple[str, ...]) -> No
     click.echo("\nOptions" if options else "\nNo options")
     for option in options:
         default = "required" if option["required"] else f"default {option['default']!r}"
-        mark = "  [sampling only: cells that differ in it share one training]" if option["affects"] == "sampling" and registry.kinds[kind].half == "training" else ""
+        is_marked = option["affects"] == "sampling" and registry.kinds[kind].half == "training"
+        mark = "  [sampling only: cells that differ in it share one training]" if is_marked else ""
         click.echo(f"  {option['name']}: {option['accepts']}, {default}{mark}")
         if option["meaning"]:
             click.echo(f"      {option['meaning']}")

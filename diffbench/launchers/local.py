@@ -55,8 +55,11 @@ class LocalLauncher:
         """Starts a worker on the task in an attempt's folder."""
         handle = Handle(id, attempt / "log.txt")
         self.handles[id] = handle
-        arguments = {"store": str(self.store), "attempt": str(attempt.resolve()), "device": resources.device, "threads": resources.threads, "plugins": self.plugins}
-        environment = {"OMP_NUM_THREADS": str(resources.threads), **({"DIFFBENCH_DATA": os.environ["DIFFBENCH_DATA"]} if "DIFFBENCH_DATA" in os.environ else {})}
+        arguments = {"store": str(self.store), "attempt": str(attempt.resolve()), "device": resources.device,
+                     "threads": resources.threads, "plugins": self.plugins}
+        environment = {"OMP_NUM_THREADS": str(resources.threads)}
+        if "DIFFBENCH_DATA" in os.environ:                # may have been set after the server started
+            environment["DIFFBENCH_DATA"] = os.environ["DIFFBENCH_DATA"]
         if self.server is not None:
             request = {"id": id, "log": str(handle.log.resolve()), "environment": environment, **arguments}
             try:
@@ -103,7 +106,8 @@ class LocalLauncher:
 
     def _start_server(self) -> None:
         # A session of its own: Ctrl-C reaches the driver only, which then decides.
-        self.server = subprocess.Popen([sys.executable, "-m", "diffbench.launchers.forkserver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        command = [sys.executable, "-m", "diffbench.launchers.forkserver"]
+        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         ready: Queue[dict[str, Any]] = Queue()
         threading.Thread(target=self._listen, args=(ready,), daemon=True).start()
         try:

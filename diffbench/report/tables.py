@@ -37,7 +37,8 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
         write_atomically(folder / "fid.csv", pivot(table, distance, rows, columns).to_csv().encode())
     if table["sample_images_per_second"].notna().any():
         parts = [f"# Throughput, {facts.name}", _throughput_caption(table, facts),
-                 _section(table, "sample_images_per_second", rows, columns, _rate("sample_images_per_second"), "`sample_images_per_second`, higher is better", best=max),
+                 _section(table, "sample_images_per_second", rows, columns, _rate("sample_images_per_second"),
+                          "`sample_images_per_second`, higher is better", best=max),
                  _cost(table), _not_measured(table)]
         write_atomically(folder / "throughput.md", _joined(parts))
         write_atomically(folder / "throughput.csv", pivot(table, "sample_images_per_second", rows, columns).to_csv().encode())
@@ -127,10 +128,12 @@ def _distance_caption(table: pandas.DataFrame, distance: str, facts: Facts) -> s
     first = ok.iloc[0] if len(ok) else table.iloc[0]
     seeds = ok["seed"].nunique()
     lines = [f"Features: `{first['extractor']}` (weights `{first['extractor_key']}`). "
-             + ("" if distance == "fid" else "**This is not FID**: the features are not Inception's, and the values compare only within tables of these weights. ")
+             + ("" if distance == "fid" else "**This is not FID**: the features are not Inception's, and the values compare only within "
+                "tables of these weights. ")
              + f"{first['sample_count']} generated images a row, {first['reference_count']} reference images."]
-    lines.append("Each entry is the conventional, biased value; in brackets the 95 % interval of its debiased value (block jackknife over the generated images)."
-                 if seeds <= 1 else f"Each entry is the mean over {seeds} seeds with the half-width of its 95 % t-interval.")
+    one_seed = ("Each entry is the conventional, biased value; in brackets the 95 % interval of its debiased value (block jackknife over the "
+                "generated images).")
+    lines.append(one_seed if seeds <= 1 else f"Each entry is the mean over {seeds} seeds with the half-width of its 95 % t-interval.")
     for name, values in facts.floors.items():
         dataset, _, column = name.rpartition(":")
         if column == distance:
@@ -144,8 +147,8 @@ def _distance_caption(table: pandas.DataFrame, distance: str, facts: Facts) -> s
 def _throughput_caption(table: pandas.DataFrame, facts: Facts) -> str:
     first = table[table["sample_images_per_second"].notna()].iloc[0]
     machine = ", ".join(f"{k} {v}" for k, v in facts.machine.items())
-    return (f"Images per second of whole sampler runs, guidance included, batches of {first['throughput_batch_size']}: median and quartiles of repeated runs after "
-            f"warm-up, device to itself, synchronised. Machine: {machine}. Figures of different machines do not compare.")
+    return (f"Images per second of whole sampler runs, guidance included, batches of {first['throughput_batch_size']}: median and quartiles of "
+            f"repeated runs after warm-up, device to itself, synchronised. Machine: {machine}. Figures of different machines do not compare.")
 
 
 def _cost(table: pandas.DataFrame) -> str:
@@ -157,7 +160,8 @@ def _cost(table: pandas.DataFrame) -> str:
         train = part["train_images_per_second"].dropna()
         body.append([*key, f"{int(part['parameters'].iloc[0]):,}", f"{part['gmac_per_nfe'].iloc[0]:.4g}", f"{1e3 * part['seconds_per_nfe'].median():.3g}",
                      f"{train.median():.0f}" if len(train) else ""])
-    return "## Cost of a network\n\n" + markdown(["backbone", *options, "parameters", "GMAC per NFE", "ms per NFE and batch", "training images per second"], body)
+    titles = ["backbone", *options, "parameters", "GMAC per NFE", "ms per NFE and batch", "training images per second"]
+    return "## Cost of a network\n\n" + markdown(titles, body)
 
 
 def _not_measured(table: pandas.DataFrame) -> str:
@@ -165,7 +169,8 @@ def _not_measured(table: pandas.DataFrame) -> str:
     bad = table[table["status"] != "ok"]
     if bad.empty:
         return ""
-    body = [[r["cell_id"], r["status"], f"{r['backbone']}, {r['noise_schedule']}, {r['conditioning']}, {r['scheduler']}", r["reason"]] for _, r in bad.iterrows()]
+    body = [[r["cell_id"], r["status"], ", ".join(r[k] for k in ("backbone", "noise_schedule", "conditioning", "scheduler")), r["reason"]]
+            for _, r in bad.iterrows()]
     return f"## Not measured\n\n{markdown(['cell', 'status', 'what', 'why'], body)}"
 
 

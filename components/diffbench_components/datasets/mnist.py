@@ -49,7 +49,8 @@ class Mnist(Dataset):
         for name, expected in MD5.items():
             path = raw / name
             if not path.is_file():
-                raise DataError(f"mnist: {name} is not in {raw}; say where the data lie with --data-root or DIFFBENCH_DATA, or write 'mnist: {{download: true}}'")
+                raise DataError(f"mnist: {name} is not in {raw}; say where the data lie with --data-root or DIFFBENCH_DATA, "
+                                "or write 'mnist: {download: true}'")
             content = path.read_bytes()
             found = hashlib.md5(content, usedforsecurity=False).hexdigest()
             if found != expected:
