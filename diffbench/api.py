@@ -118,11 +118,10 @@ def _describe_run(made: Plan, folder: Path) -> None:
     cells = [{"cell_id": p.cell_id, "skipped": p.skipped, "stages": p.stages, "cell": describe_cell(p.cell, registry)} for p in made.cells]
     content = {"summary": made.summary(), "cells": cells, "extractor": label(made.matrix.extractor, registry), "stages": {
         key: {"name": s.name, "label": s.label, "parents": s.parents} for key, s in made.needed().items()}}
-    extra = {}
-    for plugin in registry.hooks.get_plugins():
-        if hasattr(plugin, "diffbench_environment"):
-            extra |= plugin.diffbench_environment()
-    for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), ("environment.json", environment(made.device) | extra)):
+    facts = environment(made.device)
+    for more in registry.answers("diffbench_environment"):
+        facts |= more
+    for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), ("environment.json", facts)):
         write_atomically(folder / name, json.dumps(data, indent=1).encode())
 
 
@@ -133,10 +132,10 @@ class _Hooks:
         self.registry = registry
 
     def started(self, stage: Stage) -> None:
-        self.registry.observe("diffbench_stage_started", stage=stage)
+        self.registry.answers("diffbench_stage_started", stage=stage)
 
     def progress(self, stage: Stage, done: int, of: int) -> None:
         """Progress is for the display alone."""
 
     def finished(self, stage: Stage, outcome: Any) -> None:
-        self.registry.observe("diffbench_stage_finished", stage=stage, status=outcome.status, seconds=outcome.seconds)
+        self.registry.answers("diffbench_stage_finished", stage=stage, status=outcome.status, seconds=outcome.seconds)

@@ -113,10 +113,7 @@ def make_plan(matrix: Matrix, registry: Registry, device: str) -> Plan:
         plan.cells.append(planned)
         if planned.skipped is None:
             planned.stages = builder.stages_of(cell)
-    for hook in registry.hooks.get_plugins():
-        modify = getattr(hook, "diffbench_modify_plan", None)
-        if modify is not None:
-            modify(plan=plan)
+    registry.answers("diffbench_modify_plan", plan=plan)
     return plan
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 import pluggy
@@ -89,9 +90,9 @@ class Registry:
         self.hooks.add_hookspecs(hookspecs)
         self.hooks.register(_EntryPoints(self.problems), name="diffbench entry points")
         self._load_hook_plugins()
-        self.kinds: dict[str, Kind] = {k.name: k for k in (*BUILT_IN_KINDS, *self._collected("diffbench_kinds"))}
+        self.kinds: dict[str, Kind] = {k.name: k for k in (*BUILT_IN_KINDS, *chain.from_iterable(self.answers("diffbench_kinds")))}
         self._refs: dict[str, list[Ref]] = {kind: [] for kind in self.kinds}
-        for ref in (*self._collected("diffbench_components", kinds=self.kinds), *_session.values()):
+        for ref in (*chain.from_iterable(self.answers("diffbench_components", kinds=self.kinds)), *_session.values()):
             self._refs[ref.kind].append(ref)
         self._classes: dict[type, Ref] = {}
 
@@ -160,25 +161,16 @@ class Registry:
                 raise UnknownComponent(f"{cls.__name__} is not registered: give it an entry point, or decorate it with @diffbench.register")
         return self._classes[cls]
 
-    def observe(self, hook: str, **facts: Any) -> None:
-        """Calls an observer hook, one plug-in at a time; one that raises is named in `problems` and heard no more."""
-        for plugin in list(self.hooks.get_plugins()):
+    def answers(self, hook: str, **facts: Any) -> list[Any]:
+        """Calls a hook, one plug-in at a time; one that raises is named in `problems` and heard no more. What the others answered."""
+        found: list[Any] = []
+        for plugin in sorted(self.hooks.get_plugins(), key=self.hooks.get_name):
+            others = [p for p in self.hooks.get_plugins() if p is not plugin]
             try:
-                self._caller(hook, plugin)(**facts)
-            except Exception as error:  # noqa: BLE001  a stranger's observer must not stop a run
+                found += self.hooks.subset_hook_caller(hook, others)(**facts)
+            except Exception as error:  # noqa: BLE001  a stranger's hook must not stop a run
                 self._switch_off(plugin, f"its hook {hook} raised {type(error).__name__}: {error}")
-
-    def _collected(self, hook: str, **facts: Any) -> Iterator[Any]:
-        for plugin in list(self.hooks.get_plugins()):
-            try:
-                for answer in self._caller(hook, plugin)(**facts):
-                    yield from answer
-            except Exception as error:  # noqa: BLE001
-                self._switch_off(plugin, f"its hook {hook} raised {type(error).__name__}: {error}")
-
-    def _caller(self, hook: str, plugin: Any) -> Any:
-        others = [p for p in self.hooks.get_plugins() if p is not plugin]
-        return self.hooks.subset_hook_caller(hook, others)
+        return found
 
     def _switch_off(self, plugin: Any, reason: str) -> None:
         name = self.hooks.get_name(plugin) or repr(plugin)

@@ -70,7 +70,7 @@ class Rows:
         row = {**self._described(planned), **measured, **facts}
         write_atomically(self.folder / RECORDS / f"{planned.cell_id}.json", json.dumps(row, indent=1, allow_nan=False).encode())
         self.written[planned.cell_id] = row
-        self.plan.registry.observe("diffbench_row_added", row=row)
+        self.plan.registry.answers("diffbench_row_added", row=row)
 
     def _described(self, planned: CellPlan) -> dict[str, Any]:
         cell, registry = planned.cell, self.plan.registry

@@ -87,7 +87,7 @@ def _plugin_commands() -> None:
         from diffbench.registry import load_registry
 
         registry = load_registry()
-        registry.observe("diffbench_commands", cli=cli)
+        registry.answers("diffbench_commands", cli=cli)
         for problem in registry.problems:
             _say(problem.message)
 

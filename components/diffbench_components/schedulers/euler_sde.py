@@ -17,7 +17,7 @@ class EulerSde(Scheduler):
     dt < 0, so the score is added: for VP, x + h (beta/2 x + beta score) + sqrt(beta h) z. h is the true length of the
     step (with dt = -1/N on a grid that ends elsewhere the method breaks below 1000 steps). The step to the clean level is
     x0_hat, Tweedie's estimate, because the score has no value there. Weak order 1; expect poor samples below about 100 steps.
-    Source: Song et al. 2021, arXiv:2011.13456, eq. 6 and appendix D.
+    Source: Song et al. 2021, arXiv:2011.13456, eq. 6 and section 4.1.
     """
 
     steps: Annotated[int, Ge(1)] = 1000                           # network evaluations

@@ -21,9 +21,12 @@ class Pndm(Scheduler):
 
     The history is of eps_hat, never of the network's raw output. The weights hold on a uniform grid only, so others are
     refused. Two starts: "prk", three pseudo Runge-Kutta steps of four evaluations (N + 9 in all, N >= 4), and "plms", one
-    Heun-like pair and then orders 2, 3, 4 (N + 1 in all, N >= 2). Globally of order 2, not 4: the weights are those of
-    equal steps in sigma/alpha, and a grid uniform in t is not that.
-    Source: Liu et al. 2022, arXiv:2202.09778, eq. 9, 11 to 13, algorithm 2; "plms" as in latent diffusion.
+    Heun-like pair and then orders 2, 3, 4 (N + 1 in all, N >= 2). Globally of order 2, as the paper proves, not 4: the weights
+    are those of equal steps in sigma/alpha, which equal steps in t are not; and the step to the clean level is of order 1.
+    Where a schedule ends in a tiny alpha (cosine: 5e-5), errors of the first step are multiplied by alpha_s/alpha_t; start
+    below t = 1 there (`uniform: {start: 0.98}`).
+    Source: Liu et al. 2022, arXiv:2202.09778, section 3 (transfer part, pseudo linear multi-step, pseudo Runge-Kutta); "plms" as
+    in latent diffusion.
     """
 
     steps: Annotated[int, Ge(2)] = 50                     # N; prk makes N + 9 evaluations, plms N + 1
@@ -55,14 +58,14 @@ class Pndm(Scheduler):
 
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: tuple[Tensor, ...],
              noise: Noise) -> tuple[Tensor, tuple[Tensor, ...]]:
-        def transfer(e: Tensor, to: float) -> Tensor:     # eq. 11, from t
+        def transfer(e: Tensor, to: float) -> Tensor:
             _, alpha_t, sigma_t = schedule.at(t)
             _, alpha_to, sigma_to = schedule.at(to)
             return (alpha_to / alpha_t) * x_t + (sigma_to - alpha_to * sigma_t / alpha_t) * e
 
         e_1 = denoise(x_t, t).eps                         # [B, C, H, W]
         history = (e_1, *state[:3])
-        if self.warmup == "prk" and len(history) < 4:     # eq. 13
+        if self.warmup == "prk" and len(history) < 4:
             middle = (t + s) / 2
             e_2 = denoise(transfer(e_1, middle), middle).eps
             e_3 = denoise(transfer(e_2, middle), middle).eps
@@ -70,6 +73,6 @@ class Pndm(Scheduler):
             e = (e_1 + 2 * e_2 + 2 * e_3 + e_4) / 6
         elif len(history) == 1:
             e = (e_1 + denoise(transfer(e_1, s), s).eps) / 2
-        else:                                             # eq. 12
+        else:                                           
             e = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
         return transfer(e, s), history
