@@ -73,6 +73,6 @@ class Pndm(Scheduler):
             e = (e_1 + 2 * e_2 + 2 * e_3 + e_4) / 6
         elif len(history) == 1:
             e = (e_1 + denoise(transfer(e_1, s), s).eps) / 2
-        else:                                           
+        else:
             e = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
         return transfer(e, s), history
