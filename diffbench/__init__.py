@@ -10,9 +10,10 @@ from typing import Any
 
 _HOMES = {
     "diffbench.contracts": (
-        "Backbone", "Component", "Conditioning", "Dataset", "Denoise", "DenoiseCondition", "DiscreteNoiseSchedule", "Evidence", "Extractor", "Io",
+        "Backbone", "Component", "Conditioning", "Dataset", "Denoise", "DenoiseCondition", "Evidence", "Extractor", "Io",
         "Level", "Metric", "Noise", "NoiseSchedule", "Objective", "Parameterization", "Prediction", "Scheduler", "Signals", "Spacing", "Split",
     ),
+    "diffbench.discrete": ("DiscreteNoiseSchedule",),
     "diffbench.options": ("Options", "incidental_option", "sampling_option"),
     "diffbench.errors": ("BrokenComponent", "DataError", "DiffbenchError", "Diverged", "MatrixError", "OptionError", "UnknownComponent"),
     "diffbench.registry": ("Registry", "load_registry", "register"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from diffbench import interrupts
 from diffbench.errors import DiffbenchError
 from diffbench.launchers.local import Handle, LocalLauncher, Resources
 from diffbench.machine import cores
@@ -83,6 +84,7 @@ class Engine:
         launcher = self.make_launcher()
         try:
             while len(self.outcomes) < len(self.stages):
+                interrupts.check()
                 self._start_ready(launcher)
                 for handle, code in launcher.poll(POLL_SECONDS):
                     self._ended(handle, code)

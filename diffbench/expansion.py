@@ -140,7 +140,7 @@ class Expansion:
         node = self.data.get("together", []) or []
         if not isinstance(node, list):
             self.reader.fault(("together",), f"together is a list of groups, got {node!r}")
-            return []
+            node = []
         groups = []
         for g, group in enumerate(node):
             path: Path = ("together", g)
@@ -227,7 +227,7 @@ class Expansion:
         node = self.data.get("include", []) or []
         if not isinstance(node, list):
             self.reader.fault(("include",), f"include is a list of cells, got {node!r}")
-            return []
+            node = []
         points = []
         for i, cell in enumerate(node):
             path: Path = ("include", i)

@@ -1,9 +1,9 @@
 """The command line as a user meets it: help at once, every mistake with its place, no traceback, the right exit code."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,17 @@ def diffbench(*arguments, cwd=None, environment=None):
 
 
 def test_help_takes_less_than_half_a_second():
-    fastest = 9.0
+    """Processor time of the whole process, the fastest of five: the wall clock of a busy machine measures its neighbours."""
+    def spent():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+    seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = spent()
         done = diffbench("--help")
-        fastest = min(fastest, time.perf_counter() - start)
+        seconds.append(spent() - before)
     assert done.returncode == 0 and all(command in done.stdout for command in ("run", "plan", "list", "show"))
-    assert fastest < 0.5
+    assert min(seconds) < 0.5
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list",), ("run", "--help")])
@@ -91,3 +95,12 @@ def test_plan_tells_what_is_shared(tmp_path):
     assert found["train_steps"] * 8 == found["train_steps_if_every_cell_were_trained_alone"]
     text = diffbench("plan", QUICKSTART, cwd=tmp_path).stdout
     assert "cells that differ only in sampling share a training" in text
+
+
+def test_smoke_walks_the_quickstart(tmp_path, shared_folder):
+    done = diffbench("run", QUICKSTART, "--smoke", "--device", "cpu", cwd=tmp_path, environment={"DIFFBENCH_HOME": str(shared_folder / "store")})
+    assert done.returncode == 0, done.stderr
+    assert "33 ok" in done.stdout
+    out = tmp_path / "runs" / "quickstart-smoke"
+    assert len(list((out / "samples").glob("*.png"))) == 33
+    assert "euler_sde" in (out / "fid.md").read_text() and "euler_sde" in (out / "throughput.md").read_text()

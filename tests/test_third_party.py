@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent / "third_party" / "my_samplers"
 
 
-def install(folder, *, broken=False):
+def install(folder, store, *, broken=False):
     """pip-installs the package into a folder of its own; returns the environment in which it is found."""
     source = folder / "source"
     shutil.copytree(PACKAGE, source)
@@ -21,7 +21,7 @@ def install(folder, *, broken=False):
         module.write_text("import a_library_nobody_has\n" + module.read_text())
     site = folder / "site"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", site, source], check=True)
-    return {**os.environ, "PYTHONPATH": str(site), "DIFFBENCH_HOME": str(folder / "store")}
+    return {**os.environ, "PYTHONPATH": str(site), "DIFFBENCH_HOME": str(store)}
 
 
 def diffbench(environment, cwd, *arguments):
@@ -43,9 +43,9 @@ metrics: [fid]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def installed(tmp_path_factory, shared_folder):
     folder = tmp_path_factory.mktemp("stranger")
-    return folder, install(folder)
+    return folder, install(folder, shared_folder / "store")
 
 
 def test_it_is_found_listed_and_shown(installed):
@@ -70,7 +70,7 @@ def test_it_runs_in_a_matrix_beside_the_built_ins(installed):
 
 
 def test_it_is_blamed_by_name_when_its_import_fails(tmp_path):
-    environment = install(tmp_path, broken=True)
+    environment = install(tmp_path, tmp_path / "store", broken=True)
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     done = diffbench(environment, tmp_path, "run", "matrix.yaml", "--device", "cpu")
     assert done.returncode == 2

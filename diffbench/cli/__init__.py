@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from diffbench import interrupts
 from diffbench.errors import DiffbenchError
 
 COMMANDS = {
@@ -47,6 +48,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script. Exit codes: 0 all well, 1 some cell failed, 2 the request was wrong, 130 interrupted."""
+    interrupts.install()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: 
 
     plan = make_plan(plugins=plugins, smoke=smoke, **asked)
     display = Display(plan)
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
 
     def ready(engine: Any) -> None:
         for line in plan_lines(plan, sum(o.cached for o in engine.outcomes.values())):
