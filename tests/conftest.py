@@ -31,6 +31,11 @@ def all_of(kind: str) -> list:
     return made
 
 
+def pytest_collection_modifyitems(items):
+    """Longest first, so that no worker is left alone with them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def registry():
     return REGISTRY

@@ -38,6 +38,7 @@ def test_it_learns_digits():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_it_learns_mnist(data_root):
     def read(name, header, *shape):
         return torch.from_numpy(np.fromfile(data_root / "MNIST" / "raw" / name, dtype=np.uint8)[header:].reshape(-1, *shape).copy())

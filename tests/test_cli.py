@@ -97,10 +97,12 @@ def test_plan_tells_what_is_shared(tmp_path):
     assert "cells that differ only in sampling share a training" in text
 
 
+@pytest.mark.slow
 def test_smoke_walks_the_quickstart(tmp_path, shared_folder):
-    done = diffbench("run", QUICKSTART, "--smoke", "--device", "cpu", cwd=tmp_path, environment={"DIFFBENCH_HOME": str(shared_folder / "store")})
+    """One of its two noise schedules, to spare a minute; the untrained cell is equal to another one at two steps."""
+    done = diffbench("run", QUICKSTART, "--smoke", "--set", "axes.noise_schedule=linear", "--device", "cpu", cwd=tmp_path, environment={"DIFFBENCH_HOME": str(shared_folder / "store")})
     assert done.returncode == 0, done.stderr
-    assert "33 ok" in done.stdout
+    assert "16 ok" in done.stdout
     out = tmp_path / "runs" / "quickstart-smoke"
-    assert len(list((out / "samples").glob("*.png"))) == 33
+    assert len(list((out / "samples").glob("*.png"))) == 16
     assert "euler_sde" in (out / "fid.md").read_text() and "euler_sde" in (out / "throughput.md").read_text()

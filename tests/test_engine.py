@@ -44,7 +44,7 @@ def finished(tmp_path_factory, shared_folder):
         yield folder, done
 
 
-pytestmark = pytest.mark.usefixtures("finished")
+pytestmark = [pytest.mark.usefixtures("finished"), pytest.mark.slow]
 
 
 def test_every_cell_has_its_row_with_every_column(finished):

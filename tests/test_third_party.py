@@ -57,6 +57,7 @@ def test_it_is_found_listed_and_shown(installed):
     assert "my-samplers 0.3" in shown and "network evaluations: 77 for 20 steps" in shown
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_matrix_beside_the_built_ins(installed):
     folder, environment = installed
     (folder / "matrix.yaml").write_text(MATRIX)
