@@ -218,6 +218,10 @@ class Conditioning(Component):
         """w of eps_null + w (eps_cond - eps_null), or None where nothing is guided."""
         return None
 
+    def costs_as(self) -> Conditioning:
+        """A conditioning whose sampling takes the same time, where options only change numbers: throughput is measured once for both."""
+        return self
+
     @abstractmethod
     def build(self, io: Io) -> nn.Module:
         """A module: forward(cond [B, ...] or None, drop bool [B]) -> Signals."""

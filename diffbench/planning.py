@@ -207,7 +207,7 @@ class _Builder:
         task = described | {"throughput": settings_json(settings)}
         training = around | {"objective": identity(cell.objective, self.registry, ("training",)), "batch_size": cell.train.batch_size,
                              "conditioning": identity(cell.conditioning, self.registry, ("training",))}
-        sampling = around | {"conditioning": identity(cell.conditioning, self.registry, ("training", "sampling")), "clip": cell.sample.clip,
+        sampling = around | {"conditioning": identity(cell.conditioning.costs_as(), self.registry, ("training", "sampling")), "clip": cell.sample.clip,
                              "scheduler": identity(cell.scheduler, self.registry, ("sampling",))}
         backbone, scheduler = label(cell.backbone, self.registry), label(cell.scheduler, self.registry)
         return {

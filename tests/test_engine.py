@@ -182,6 +182,13 @@ def test_equal_cells_are_sampled_once():
     assert len(plan.equal_cells()) == 1 and plan.summary()["stages"]["sample"] == 1
 
 
+def test_throughput_is_measured_once_for_scales_that_cost_the_same():
+    axes = MATRIX["axes"] | {"conditioning": {"cfg": {"inner": "film", "scale": [0.0, 1.0, 1.5, 3.0]}}, "scheduler": [{"ddim": {"steps": 2}}]}
+    plan = diffbench.plan(matrix(axes=axes), device="cpu")
+    keys = [p.stages["throughput:sampling"] for p in plan.cells]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
 def test_keys_change_with_what_changes_a_result_and_with_nothing_else():
     def train_key(**changes):
         plan = diffbench.plan(matrix(**changes), device="cpu")

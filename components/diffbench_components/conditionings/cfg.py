@@ -1,6 +1,6 @@
 """Classifier-free guidance around another conditioning."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -36,6 +36,9 @@ class Cfg(Conditioning):
     @property
     def guidance_scale(self) -> float:
         return self.scale
+
+    def costs_as(self) -> Conditioning:
+        return replace(self, inner=self.inner.costs_as(), scale=1.0 if self.scale in (0.0, 1.0) else 2.0)
 
     def why_not(self, cell):
         if not self.inner.ports:
