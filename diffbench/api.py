@@ -109,7 +109,7 @@ def _facts(made: Plan, started: str) -> dict[str, Any]:
 
     packages = environment(made.device)["packages"]
     return {"device": made.device, "torch": str(torch.__version__), "diffbench": packages["diffbench"], "energy_joules": None,
-            "git_commit": git_commit(Path.cwd()), "started_at": started}
+            "git_commit": git_commit(Path(__file__).parent), "started_at": started}
 
 
 def _describe_run(made: Plan, folder: Path) -> None:

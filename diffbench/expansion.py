@@ -101,11 +101,9 @@ class Expansion:
             axes["dataset"] = self.reader.components("dataset", self.data["dataset"], ("dataset",))
         for name, values in node.items():
             axes[name] = self._values(name, values, ("axes", name))
-        for kind in self.axis_kinds:
-            if kind not in axes:
-                axes[kind] = [self._default(kind)]
-        axes.setdefault("seed", [0])
-        return axes
+        coupled = {name for group in self.data.get("together") or () if isinstance(group, dict) for name in group}
+        axes |= {kind: [self._default(kind)] for kind in self.axis_kinds if kind not in axes and kind not in coupled}
+        return axes if "seed" in axes or "seed" in coupled else axes | {"seed": [0]}
 
     def _values(self, name: str, node: Any, path: Path) -> list[Any]:
         """The values of an axis, or of one key of `together`."""
@@ -279,9 +277,12 @@ class Expansion:
         if self.smoke:
             values["scheduler"] = replace(values["scheduler"], steps=max(2, values["scheduler"].min_steps))
             settings = {"train": replace(settings["train"], **SMOKE_TRAIN), "sample": replace(settings["sample"], **SMOKE_SAMPLE)}
-        if any(values.get(kind) is None for kind in (*(k for k in self.axis_kinds if k in Cell.__dataclass_fields__), "seed")):
+        wanted = [f.name for f in fields(Cell) if f.name not in settings]
+        missing = [name for name in wanted if values.get(name) is None]
+        if missing:                                       # an included cell that is silent about what changes in step elsewhere
+            self.reader.fault(("include",), f"an included cell must also name its {', '.join(missing)}")
             return None
-        return Cell(**{k: v for k, v in values.items() if k in Cell.__dataclass_fields__}, **settings)
+        return Cell(**{name: values[name] for name in wanted}, **settings)
 
     def _report(self, report: Report) -> Report:
         known = [*self.axis_kinds, "seed", "steps", "guidance_scale"]

@@ -64,10 +64,14 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit a folder's repository is at, with '+changes' where files differ from it; None outside a repository."""
+    """The commit a folder's repository is at, with '+changes' where files differ from it; None outside a repository.
+
+    Asked of the folder that holds the code which ran, not of the working folder: that may be any project.
+    """
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     try:
+        git("ls-files", "--error-unmatch", ".")           # an installed copy inside somebody's repository is none of its files
         commit = git("rev-parse", "HEAD")
         return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):

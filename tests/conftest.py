@@ -37,11 +37,6 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def registry():
-    return REGISTRY
-
-
-@pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with real MNIST: DIFFBENCH_DATA, or shared/data beside the checkout."""
     root = Path(os.environ.get("DIFFBENCH_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")

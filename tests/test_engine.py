@@ -261,3 +261,13 @@ def test_an_interrupt_that_python_dropped_still_ends_the_run(tmp_path, monkeypat
     interrupts._requested.set()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, matrix(sample={"count": 17}, metrics=[]))
+
+
+def test_workers_are_spawned_where_the_system_cannot_fork(tmp_path, monkeypatch):
+    from diffbench.launchers import local
+
+    monkeypatch.setattr(local.LocalLauncher, "_start_server", lambda self: None)
+    axes = MATRIX["axes"] | {"conditioning": "film", "scheduler": [{"ddim": {"steps": 2}}, "raising"], "seed": 5}
+    done = run(tmp_path, matrix(axes=axes, metrics=[]), plugins=[PLUGIN])
+    assert done.counts == {"ok": 1, "failed": 1}
+    assert diffbench.load(tmp_path / "out")["git_commit"].map(lambda c: c is None or len(c.partition("+")[0]) == 40).all()

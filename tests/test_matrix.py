@@ -63,6 +63,11 @@ def test_together_changes_in_step():
     assert {(c.train.lr, c.train.batch_size) for c in found} == {(1e-3, 128), (1e-4, 64)}
 
 
+def test_components_and_settings_change_in_step():
+    found = cells(HEAD + "axes: {scheduler: ddim}\ntogether:\n  - {backbone: [unet, dit], train.lr: [1e-3, 1e-2], seed: [3, 4]}\n")
+    assert [(c.backbone.component_name(), c.train.lr, c.seed) for c in found] == [("unet", 1e-3, 3), ("dit", 1e-2, 4)]
+
+
 def test_together_on_an_option_of_an_axis():
     found = cells(HEAD + "axes: {backbone: unet, scheduler: [ddim, ddpm]}\ntogether:\n  - {scheduler.steps: [10, 20], sample.count: [100, 200]}\n")
     assert {(c.scheduler.steps, c.sample.count) for c in found} == {(10, 100), (20, 200)}
@@ -178,6 +183,7 @@ def test_every_mistake_at_once_with_line_column_and_what_would_work(tmp_path):
     (HEAD + "exclude: [{colour: red}]\naxes: {scheduler: ddim, backbone: unet}\n", "there is no axis 'colour' to match"),
     (HEAD + "together: [{train.lr: [1, 2], train.steps: [1]}]\naxes: {scheduler: ddim, backbone: unet}\n", "lists that change in step must have one length, got 2 for train.lr, 1 for train.steps"),
     (HEAD + "include: [{scheduler: ddim}]\naxes: {scheduler: ddim, backbone: [unet, dit]}\n", "this cell must say which backbone: the axis has 2 values"),
+    (HEAD + "include: [{scheduler: ddim}]\naxes: {scheduler: ddim}\ntogether: [{backbone: [unet, dit], train.lr: [1, 2]}]\n", "must also name its backbone"),
     (HEAD + "include: [{backbone: unet, scheduler: {ddim: {steps: [1, 2]}}}]\naxes: {scheduler: ddim, backbone: unet}\n", "an included cell is a single one"),
     (HEAD + "train: {lr: .inf}\naxes: {scheduler: ddim, backbone: unet}\n", "lr must be a number > 0, got inf"),
     (HEAD + "axes: !!python/object/apply:os.system [echo]\n", "is refused: a matrix holds plain values only"),
