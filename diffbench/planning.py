@@ -109,6 +109,7 @@ def make_plan(matrix: Matrix, registry: Registry, device: str) -> Plan:
     plan = Plan(matrix=matrix, registry=registry, device=device)
     builder = _Builder(plan)
     for cell_id, cell in zip(matrix.cell_ids, matrix.cells, strict=True):
+        builder.content_of(cell)                          # before anything else: missing data are a mistake, not a skipped row
         planned = CellPlan(cell_id, cell, skipped=why_not(cell, matrix, registry))
         plan.cells.append(planned)
         if planned.skipped is None:
@@ -124,7 +125,7 @@ def why_not(cell: Cell, matrix: Matrix, registry: Registry) -> str | None:
         has = ", ".join(sorted(cell.backbone.ports)) or "no socket"
         return (f"{label(cell.conditioning, registry)} fills the socket {', '.join(sorted(missing))}, "
                 f"and {registry.ref_of(cell.backbone).full_name} has {has}")
-    for component in (*cell.components().values(), matrix.extractor):
+    for component in (*cell.components().values(), *((matrix.extractor,) if matrix.metrics else ())):
         reason = component.why_not(cell)
         if reason:
             return reason
@@ -165,7 +166,7 @@ class _Builder:
         metrics = [m for m in self.matrix.metrics if self._applies(m, cell)]
         needs_judge = any(m.needs_judge for m in metrics)
         parts = {kind: identity(getattr(cell, kind), self.registry, ("training",)) for kind in TRAINING_PARTS}
-        dataset = self._dataset(cell)
+        dataset = self.content_of(cell)
         trained = {"dataset": dataset, **parts, "train": settings_json(cell.train, identity=True), "seed": cell.seed}
         train = self._add("train", trained, described, {}, self._train_label(cell))
 
@@ -216,7 +217,8 @@ class _Builder:
                                              f"{scheduler} on {backbone}, {label(cell.conditioning, self.registry)}"),
         }
 
-    def _dataset(self, cell: Cell) -> dict[str, Any]:
+    def content_of(self, cell: Cell) -> dict[str, Any]:
+        """The identity of a cell's data set, its content included; raises DataError where it is missing or damaged."""
         if cell.dataset not in self.fingerprints:
             try:
                 self.fingerprints[cell.dataset] = cell.dataset.fingerprint()

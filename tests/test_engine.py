@@ -177,6 +177,24 @@ def test_pairs_that_cannot_work_are_skipped_rows_with_the_reason(tmp_path):
     assert "Adams-Bashforth" in (tmp_path / "out" / "fid.md").read_text()
 
 
+def test_images_of_one_s_own_without_labels(tmp_path):
+    """They train and sample; a distance needs an extractor that can do without labels, and missing ones are a mistake, not a row."""
+    import numpy
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(10):
+        Image.fromarray(numpy.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=numpy.uint8)).save(images / f"{i}.png")
+    content = matrix(dataset={"image_folder": {"path": str(images), "size": 8}}, metrics=[],
+                     axes=MATRIX["axes"] | {"conditioning": "none", "scheduler": [{"ddim": {"steps": 2}}]})
+    assert run(tmp_path, content).counts == {"ok": 1}
+    plan = diffbench.plan(content | {"metrics": ["fid"]}, device="cpu")
+    assert plan.cells[0].skipped == "dataset_classifier needs labels; image_folder has none"
+    with pytest.raises(diffbench.DataError, match="is not a folder"):
+        diffbench.plan(content | {"dataset": {"image_folder": {"path": str(tmp_path / "nowhere")}}, "metrics": ["fid"]}, device="cpu")
+
+
 def test_equal_cells_are_sampled_once():
     axes = MATRIX["axes"] | {"scheduler": [{"ddim": {"steps": 5, "eta": 1.0}}, {"ddpm": {"steps": 5}}], "conditioning": "film"}
     plan = diffbench.plan(matrix(axes=axes), device="cpu")
