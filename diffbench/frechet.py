@@ -37,7 +37,7 @@ def frechet_distance(x: Tensor, y: Tensor, blocks: Tensor | None = None) -> floa
     the debiased value estimates without bias, so it may be negative in earnest and is left so.
     The jackknife is over x; y is held fixed, so the bias of a finite reference (about c/M, the same for every x) stays.
     Raises DataError for sets that have no distance, Diverged for features that are not finite.
-    Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6. Bias: Chong & Forsyth 2020, arXiv:1911.07023, section 3.
+    Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6. Bias: Chong & Forsyth 2020, arXiv:1911.07023.
     """
     x, y = _checked(x, y)
     m_x, m_y = x.mean(0), y.mean(0)                                                # [d]
@@ -67,7 +67,7 @@ def jackknife(value: float, left_out: Tensor) -> Jackknife:
 
     value: θ, the statistic of all samples; left_out: θ_-j, float64 [20], the same without block j.
     Removes a bias that falls as 1/N. A bootstrap of the same statistic doubles the bias and covers nothing.
-    Source: Efron & Stein 1981, "The jackknife estimate of variance", section 1, with blocks for samples.
+    Source: Efron & Stein 1981, "The jackknife estimate of variance", with blocks for samples.
     """
     if len(left_out) != BLOCKS:
         raise DataError(f"the jackknife takes {BLOCKS} values, one per block left out, got {len(left_out)}")

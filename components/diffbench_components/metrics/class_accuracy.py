@@ -19,7 +19,7 @@ class ClassAccuracy(Metric):
 
     "": the share k/n. "_low", "_high": Wilson's 95 % interval, which stays in [0, 1] and has width at k = 0 and k = n.
     Blind to variety: one good image per class scores 1. The judge errs too: the row of held-out real images is the ceiling.
-    Source: Shmelkov et al. 2018, arXiv:1807.09499, section 3 ("GAN-test"); Wilson 1927, JASA 22(158), p. 209-212. The
+    Source: Shmelkov et al. 2018, arXiv:1807.09499 ("GAN-test"); Wilson 1927, JASA 22(158), p. 209-212. The
     "classification accuracy score" of Ravuri & Vinyals is another thing: it trains on generated images and tests on real ones.
     """
 

@@ -24,7 +24,7 @@ class Fid(Metric):
     drawn at random vary in their shares too, and stratified blocks would hide that part of bias and error (measured on ten
     Gaussian classes: 37 % coverage instead of 97 %).
     Below 40 generated samples only "" is given, which exists for any N >= 2, fewer samples than features included.
-    Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6; the bias: Chong & Forsyth 2020, arXiv:1911.07023, section 3.
+    Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6; the bias: Chong & Forsyth 2020, arXiv:1911.07023.
     """
 
     def column(self, extractor: Extractor) -> str:
