@@ -52,6 +52,9 @@ def quality_against_nfe(rows: pd.DataFrame) -> plt.Figure:
             half = (part[f"{value}_high"] - part[f"{value}_low"]) / 2 if f"{value}_low" in part else None
             panel.errorbar(part["nfe"], part[value], yerr=half, fmt="o", ms=5, capsize=2, alpha=0.8, color=colours[scheduler], label=scheduler)
         panel.set(title=backbone, xlabel="network evaluations per image (NFE)", xscale="log", yscale="log")
+        for axis in (panel.xaxis, panel.yaxis):               # 40 and 6, not powers of ten
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("{x:g}")
         panel.grid(alpha=0.3, which="both")
     panels[0, 0].set_ylabel(f"{value} (lower is better)")
     panels[0, -1].legend(title="scheduler", frameon=False)
