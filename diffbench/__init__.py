@@ -10,8 +10,10 @@ from typing import Any
 
 _HOMES = {
     "diffbench.contracts": (
-        "Backbone", "Component", "Conditioning", "Dataset", "Denoise", "DenoiseCondition", "Evidence", "Extractor", "Io",
-        "Level", "Metric", "Noise", "NoiseSchedule", "Objective", "Parameterization", "Prediction", "Scheduler", "Signals", "Spacing", "Split",
+        "Backbone", "Component", "Conditioning", "Dataset", "Extractor", "Metric", "NoiseSchedule", "Objective", "Parameterization", "Scheduler", "Spacing",
+    ),
+    "diffbench.values": (
+        "Denoise", "DenoiseCondition", "Evidence", "Helpers", "Io", "Level", "Noise", "Noised", "NoisyClassifier", "Prediction", "Signals", "Split",
     ),
     "diffbench.discrete": ("DiscreteNoiseSchedule",),
     "diffbench.options": ("Options", "incidental_option", "sampling_option"),

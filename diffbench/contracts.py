@@ -1,7 +1,7 @@
 """The contracts: what each kind of component promises to the harness, and what it may rely on.
 
-One equation fixes every convention: x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], t = 0 is data, t = 1 is noise.
-A component is a frozen, keyword-only dataclass that is its own configuration and holds no weights.
+A component is a frozen, keyword-only dataclass that is its own configuration and holds no weights; what components
+exchange is in `values`.
 """
 
 from __future__ import annotations
@@ -11,71 +11,16 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from diffbench.options import Options
+from diffbench.values import Denoise, DenoiseCondition, Evidence, Helpers, Io, Level, Noise, Noised, Prediction, Split
 
 if TYPE_CHECKING:
     from diffbench.matrix import Cell
-
-
-class Level(NamedTuple):
-    """One noise level of a schedule: x_t = alpha x_0 + sigma eps.
-
-    In sampling t, alpha and sigma are floats (float64 on the host); in training they are tensors that broadcast with images.
-    """
-
-    t: float | Tensor
-    alpha: float | Tensor
-    sigma: float | Tensor
-
-
-class Prediction(NamedTuple):
-    """A denoiser's answer at one level, both [B, C, H, W]; each is defined where the other is not (alpha = 0, sigma = 0)."""
-
-    x0: Tensor
-    eps: Tensor
-
-
-Denoise = Callable[[Tensor, float], Prediction]               # denoise(x_t, t); the condition is already bound
-
-
-class DenoiseCondition(Protocol):
-    """The network under a condition, before guidance."""
-
-    def __call__(self, x_t: Tensor, t: float, cond: Tensor | None, drop: Tensor) -> Prediction:
-        """x_t: [B, C, H, W]; cond: [B, ...] or None; drop: bool [B], True where the condition is withheld."""
-
-
-class Noise(Protocol):
-    """Standard normal noise of one step, a function of (seed, sample, step, draw) alone."""
-
-    def __call__(self, draw: int = 0) -> Tensor:
-        """[B, C, H, W]; a step that needs several independent draws numbers them 0, 1, ..."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signals:
-    """The sockets between a conditioning and a backbone; a conditioning fills those it names in `ports`."""
-
-    maps: Tensor | None = None        # [B, C', H, W], stacked onto the image
-    tokens: Tensor | None = None      # [B, L, D], for attention
-    vector: Tensor | None = None      # [B, D], for the modulation of blocks
-
-
-@dataclass(frozen=True, kw_only=True)
-class Io:
-    """What stands around a network in one cell: the image, the condition and the width of the signals."""
-
-    channels: int                     # C of the images
-    height: int
-    width: int
-    classes: int | None               # number of labels, or None where the data set has none
-    signal_width: int                 # D of Signals.vector and Signals.tokens
 
 
 class Component(Options, ABC):
@@ -85,6 +30,8 @@ class Component(Options, ABC):
     aliases: ClassVar[tuple[str, ...]] = ()           # other names under which a matrix may ask for it
     default_of_kind: ClassVar[bool] = False           # taken where a matrix is silent about this kind
     version: ClassVar[int] = 1                        # raise it when results change: released components are cached under it
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)         # options, as in a matrix, that the conformance suite makes it with
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}           # published sets of options: `unet: {preset: small}`
 
     @classmethod
     def component_name(cls) -> str:
@@ -101,7 +48,7 @@ class Component(Options, ABC):
 
 
 class NoiseSchedule(Component):
-    """alpha(t) and sigma(t); float64 tensors of any shape, t in [0, 1], alpha(0) = 1, sigma(0) = 0 or near it.
+    """alpha(t) and sigma(t); float64 tensors of any shape, t in [0, 1], alpha(0) = 1, sigma(0) = 0.
 
     nsr = sigma/alpha rises strictly with t. `at` gives one level as floats and remembers it.
     """
@@ -123,27 +70,54 @@ class NoiseSchedule(Component):
 
     @abstractmethod
     def t_of_nsr(self, nsr: Tensor) -> Tensor:
-        """The time at which sigma/alpha has this value; inverse of nsr(t)."""
+        """The time at which sigma/alpha has this value; inverse of nsr(t). nsr in [0, inf]."""
 
-    def training_times(self, u: Tensor) -> Tensor:
-        """Maps u, uniform in [0, 1), to the times a network is trained at, in (0, 1]. float64, same shape."""
-        return 1.0 - u
+    def snapped(self, t: Tensor) -> Tensor:
+        """The time a network is trained at for t in (0, 1]: t itself, or on a grid of T points the next i/T above. float64, same shape."""
+        return t if self.grid is None else (t * self.grid).ceil().clamp(1, self.grid) / self.grid
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """d alpha / dt."""
+        return _rate(self.alpha, t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """d sigma / dt."""
+        return _rate(self.sigma, t)
 
     def f(self, t: Tensor) -> Tensor:
         """Drift rate of dx = f x dt + g dw: f = d log alpha / dt (Song et al. 2021, arXiv:2011.13456, eq. 5)."""
-        return _rate(lambda t: self.alpha(t).log(), t)
+        return self.d_alpha(t) / self.alpha(t)
 
     def g2(self, t: Tensor) -> Tensor:
-        """Squared diffusion rate: g² = d sigma²/dt - 2 f sigma² = 2 sigma² d log(sigma/alpha)/dt."""
-        return 2 * self.sigma(t) ** 2 * _rate(lambda t: (self.sigma(t) / self.alpha(t)).log(), t)
+        """Squared diffusion rate: g² = d sigma²/dt - 2 f sigma² = 2 sigma (alpha sigma' - sigma alpha')/alpha."""
+        level = self.level(t)
+        return 2 * level.sigma * (level.alpha * level.d_sigma - level.sigma * level.d_alpha) / level.alpha
+
+    def level(self, t: Tensor) -> Level:
+        """The levels at times of any shape, float64."""
+        return Level(t, self.alpha(t), self.sigma(t), self.d_alpha(t), self.d_sigma(t))
 
     def at(self, t: float) -> Level:
         """The level at one time, as floats."""
         return _level(self, float(t))
 
+    def scales(self, t: float) -> tuple[float, float]:
+        """(alpha, sigma) at one time, as floats."""
+        return self.at(t)[1:3]
+
     def rates(self, t: float) -> tuple[float, float]:
         """(f, g²) at one time, as floats."""
-        return _rates(self, float(t))
+        _, alpha, sigma, d_alpha, d_sigma = self.at(t)
+        return d_alpha / alpha, 2 * sigma * (alpha * d_sigma - sigma * d_alpha) / alpha
+
+    def nsr(self, t: float) -> float:
+        """sigma/alpha at one time; infinite at zero SNR."""
+        alpha, sigma = self.scales(t)
+        return sigma / alpha if alpha > 0 else math.inf
+
+    def time_of(self, nsr: float) -> float:
+        """The time at which sigma/alpha has this value, as a float."""
+        return _time(self, float(nsr))
 
 
 class Parameterization(Component):
@@ -167,19 +141,29 @@ class Parameterization(Component):
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
         """The network's output as a prediction of both x_0 and eps."""
 
+    def c_out(self, level: Level) -> Tensor:
+        """d x0_hat / d F, shaped like level.alpha: |x0_hat - x_0|² = c_out² |F - target|². Read off `decode`, which is affine."""
+        one = torch.ones_like(torch.as_tensor(level.alpha))
+        return self.decode(one, torch.zeros_like(one), level).x0
+
 
 class Objective(Component):
     """The training loss of one batch."""
 
     kind = "objective"
 
-    @abstractmethod
-    def times(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
-        """The law of t: maps u, float64 uniform in [0, 1) of shape [B], to training times [B]."""
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network has C further outputs, the variance of a reverse step between its two bounds."""
+        return False
 
     @abstractmethod
-    def loss(self, out: Tensor, target: Tensor, level: Level) -> Tensor:
-        """Loss per sample, [B]; out and target [B, C, H, W]."""
+    def times(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """The law of t: maps u, float64 uniform in [0, 1) of shape [..., B], to training times of that shape, in (0, 1]."""
+
+    @abstractmethod
+    def loss(self, out: Tensor, noised: Noised, schedule: NoiseSchedule, parameterization: Parameterization) -> Tensor:
+        """Loss per sample, [B]; out is the network's own output, [B, C, H, W], or [B, 2 C, H, W] with a learned variance."""
 
 
 class Backbone(Component):
@@ -187,6 +171,7 @@ class Backbone(Component):
 
     kind = "backbone"
     ports: ClassVar[frozenset[str]] = frozenset()     # the sockets it has: some of "maps", "tokens", "vector"
+    starts_at_zero: ClassVar[bool] = False            # claims that an untrained network's output is 0
 
     @property
     @abstractmethod
@@ -195,7 +180,7 @@ class Backbone(Component):
 
     @abstractmethod
     def build(self, io: Io) -> nn.Module:
-        """A module: forward(x [B, C, H, W], c_noise [B], signals) -> [B, C, H, W]."""
+        """A module: forward(x [B, C, H, W], c_noise [B], signals) -> [B, C_out, H, W], C_out = io.out_channels."""
 
 
 class Conditioning(Component):
@@ -207,6 +192,25 @@ class Conditioning(Component):
     def ports(self) -> frozenset[str]:
         """The sockets it fills, a subset of "maps", "tokens", "vector"."""
         return frozenset()
+
+    @property
+    def tokens_enter(self) -> Literal["cross_attention", "in_context"]:
+        """How a backbone attends to the tokens: as keys and values of layers of their own, or within the sequence of the image."""
+        return "cross_attention"
+
+    def map_channels(self, dataset: Dataset) -> int:
+        """Channels of the maps it fills."""
+        return 0
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether samples are drawn under a condition."""
+        return bool(self.ports)
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether `guide` uses a classifier of noised images, which the harness trains once per data set and noise schedule."""
+        return False
 
     @property
     def drop_rate(self) -> float:
@@ -226,8 +230,8 @@ class Conditioning(Component):
     def build(self, io: Io) -> nn.Module:
         """A module: forward(cond [B, ...] or None, drop bool [B]) -> Signals."""
 
-    def guide(self, denoise: DenoiseCondition, cond: Tensor | None) -> Denoise:
-        """Binds the condition; by default the plain conditional prediction."""
+    def guide(self, denoise: DenoiseCondition, cond: Tensor | None, helpers: Helpers) -> Denoise:
+        """Binds the condition; by default the plain conditional prediction. cond: labels [B], or images in [-1, 1], [B, C, h, w]."""
         def conditional(x_t: Tensor, t: float) -> Prediction:
             return denoise(x_t, t, cond, torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device))
         return conditional
@@ -247,7 +251,7 @@ class Scheduler(Component):
     """One reverse step from t to s < t. It owns no loop, no clock, no generator and no counter."""
 
     kind = "scheduler"
-    order: ClassVar[int] = 1                          # claimed global order of convergence (weak order where noise is added)
+    order: ClassVar[int] = 1                          # claimed global order of convergence (weak where noise is added); 0: more steps alone do not help
     min_steps: ClassVar[int] = 1                      # fewest steps every configuration takes
     steps: int
 
@@ -269,14 +273,6 @@ class Scheduler(Component):
         """(x_s, new state). No noise if and only if the target level is clean (s = 0)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Images of one split: uint8 [N, C, H, W], and their labels int64 [N] or None."""
-
-    images: Tensor
-    labels: Tensor | None
-
-
 class Dataset(Component):
     """Images and their condition, in three disjoint splits.
 
@@ -294,6 +290,11 @@ class Dataset(Component):
     @property
     def classes(self) -> int | None:
         """Number of labels, or None where there are none."""
+        return None
+
+    @property
+    def condition_shape(self) -> tuple[int, int, int] | None:
+        """(C, h, w) of the image that is the condition, or None where the condition is the label."""
         return None
 
     @abstractmethod
@@ -324,16 +325,6 @@ class Extractor(Component):
         """uint8 [N, C, H, W] to float64 [N, d] on the host, in evaluation mode."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """All a metric may see of a set of images."""
-
-    images: Tensor                    # uint8 [N, C, H, W]
-    labels: Tensor | None             # int64 [N]: the condition asked for, or the true label
-    features: Tensor                  # float64 [N, d]
-    predicted: Tensor | None          # int64 [N]: what the judge (a classifier used for nothing else) sees
-
-
 class Metric(Component):
     """Generated and reference images to named numbers, units in the names."""
 
@@ -362,11 +353,9 @@ def _rate(of: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
 def _level(schedule: NoiseSchedule, t: float) -> Level:
     if not 0.0 <= t <= 1.0 or math.isnan(t):
         raise ValueError(f"t must be in [0, 1], got {t!r}")
-    time = torch.tensor(t, dtype=torch.float64)
-    return Level(t, float(schedule.alpha(time)), float(schedule.sigma(time)))
+    return Level(*(float(part) for part in schedule.level(torch.tensor(t, dtype=torch.float64))))
 
 
 @functools.lru_cache(maxsize=65536)
-def _rates(schedule: NoiseSchedule, t: float) -> tuple[float, float]:
-    time = torch.tensor(t, dtype=torch.float64)
-    return float(schedule.f(time)), float(schedule.g2(time))
+def _time(schedule: NoiseSchedule, nsr: float) -> float:
+    return float(schedule.t_of_nsr(torch.tensor(nsr, dtype=torch.float64)))

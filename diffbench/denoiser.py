@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from diffbench.contracts import Denoise, Io, Level, NoiseSchedule, Prediction
+from diffbench.contracts import NoiseSchedule
+from diffbench.values import Denoise, Io, Level, Prediction, Split
 
 if TYPE_CHECKING:
     from diffbench.matrix import Cell
@@ -28,10 +29,11 @@ class Denoiser(nn.Module):
         self.network = cell.backbone.build(io)
         self.condition = cell.conditioning.build(io)
         self.schedule, self.parameterization = cell.noise_schedule, cell.parameterization
+        self.learned_variance = io.learned_variance
         self.evaluations = 0
 
     def forward(self, x_t: Tensor, level: Level, c_noise: Tensor, cond: Tensor | None, drop: Tensor) -> Tensor:
-        """The network's own output F, [B, C, H, W]; c_noise and drop are [B]."""
+        """The network's own output, F [B, C, H, W] and, where it is learned, the variance [B, C, H, W]; c_noise and drop are [B]."""
         self.evaluations += len(x_t)
         return self.network(self.parameterization.c_in(level) * x_t, c_noise, self.condition(cond, drop))
 
@@ -39,13 +41,20 @@ class Denoiser(nn.Module):
         """The prediction of x_0 and eps at one level, before guidance."""
         level = self.schedule.at(t)
         c_noise = x_t.new_full((len(x_t),), self.parameterization.c_noise(level))
-        return self.parameterization.decode(self(x_t, level, c_noise, cond, drop).to(x_t.dtype), x_t, level)
+        out = self(x_t, level, c_noise, cond, drop).to(x_t.dtype)
+        if not self.learned_variance:
+            return self.parameterization.decode(out, x_t, level)
+        mean, variance = out.chunk(2, dim=1)
+        return self.parameterization.decode(mean, x_t, level)._replace(variance=(variance + 1) / 2)
 
 
 def io_of(cell: Cell) -> Io:
     """What stands around the network of a cell."""
     channels, height, width = cell.dataset.image_shape
-    return Io(channels=channels, height=height, width=width, classes=cell.dataset.classes, signal_width=cell.backbone.signal_width)
+    conditioning = cell.conditioning
+    return Io(channels=channels, height=height, width=width, signal_width=cell.backbone.signal_width, classes=cell.dataset.classes,
+              condition_shape=cell.dataset.condition_shape, ports=conditioning.ports, map_channels=conditioning.map_channels(cell.dataset),
+              tokens_enter=conditioning.tokens_enter, learned_variance=cell.objective.learns_variance)
 
 
 def clipped(denoise: Denoise, schedule: NoiseSchedule, low: float = -1.0, high: float = 1.0) -> Denoise:
@@ -54,12 +63,12 @@ def clipped(denoise: Denoise, schedule: NoiseSchedule, low: float = -1.0, high: 
     Source: the clipping of Ho et al. 2020's released code; re-deriving eps as in guided-diffusion's DDIM.
     """
     def inside(x_t: Tensor, t: float) -> Prediction:
-        _, alpha_t, sigma_t = schedule.at(t)
-        x0_hat, eps_hat = denoise(x_t, t)
+        alpha_t, sigma_t = schedule.scales(t)
+        x0_hat, eps_hat, variance = denoise(x_t, t)
         x0_hat = x0_hat.clamp(low, high)
         if sigma_t == 0:
-            return Prediction(x0=x0_hat, eps=eps_hat)
-        return Prediction(x0=x0_hat, eps=(x_t - alpha_t * x0_hat) / sigma_t)
+            return Prediction(x0=x0_hat, eps=eps_hat, variance=variance)
+        return Prediction(x0=x0_hat, eps=(x_t - alpha_t * x0_hat) / sigma_t, variance=variance)
     return inside
 
 
@@ -71,3 +80,13 @@ def to_pixels(x: Tensor) -> Tensor:
 def from_pixels(images: Tensor) -> Tensor:
     """uint8 to float32 in [-1, 1]."""
     return images.float() / 127.5 - 1
+
+
+def condition_of(split: Split) -> Tensor | None:
+    """What a network may be told about each image of a split, as stored: an image where the data set has one, else the label."""
+    return split.labels if split.conditions is None else split.conditions
+
+
+def as_condition(stored: Tensor | None) -> Tensor | None:
+    """A stored condition as a conditioning sees it: labels as they are, images in [-1, 1]."""
+    return from_pixels(stored) if stored is not None and stored.dtype == torch.uint8 else stored

@@ -70,6 +70,18 @@ def unknown_option(owner: str, cls: type[Options], name: object) -> str:
     return f"unknown option {str(name)!r}.{did_you_mean(str(name), names)} Options of {owner}: {known}"
 
 
+def with_preset(owner: str, cls: type[Options], options: dict[str, Any]) -> dict[str, Any]:
+    """The options with `preset: NAME` replaced by those it stands for; options beside it win. Raises OptionError for an unknown name."""
+    presets = getattr(cls, "presets", {})
+    if "preset" not in options or "preset" in {f.name for f in fields(cls)}:
+        return options
+    name = options["preset"]
+    if not isinstance(name, str) or name not in presets:
+        known = f" Presets: {', '.join(presets)}" if presets else f" {owner} has no presets"
+        raise OptionError(f"unknown preset {name!r}.{did_you_mean(str(name), presets)}{known}")
+    return {**presets[name], **{option: value for option, value in options.items() if option != "preset"}}
+
+
 def hint(cls: type[Options], name: str) -> Any:
     """The type of an option, without its range."""
     declared = _hints(cls)[name]

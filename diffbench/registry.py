@@ -19,7 +19,7 @@ from diffbench import hookspecs, source
 from diffbench.errors import BrokenComponent, OptionError, UnknownComponent, unknown_name
 from diffbench.hookspecs import hookimpl
 from diffbench.kinds import BUILT_IN_KINDS, Kind
-from diffbench.options import Options, check_value, unknown_option
+from diffbench.options import Options, check_value, unknown_option, with_preset
 
 HOME = "diffbench"                    # components of this distribution have bare names
 
@@ -136,6 +136,7 @@ class Registry:
             raise UnknownComponent(unknown_name("kind of component", kind, self.kinds))
         ref = self.find(kind, name)
         cls = self.load(ref)
+        options = with_preset(ref.full_name, cls, options)
         mistakes = check_options(ref.full_name, cls, options)
         if mistakes:
             raise OptionError(f"{kind} {ref.full_name}: " + "; ".join(mistakes))

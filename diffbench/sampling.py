@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from diffbench import noise
-from diffbench.contracts import Denoise, NoiseSchedule, Prediction, Scheduler, Spacing
+from diffbench.contracts import NoiseSchedule, Scheduler, Spacing
+from diffbench.values import Denoise, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def trajectory(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, 
 
 def initial(schedule: NoiseSchedule, spacing: Spacing, steps: int, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """x_T, [len(seeds), *shape]: noise with the standard deviation that unit-variance data have at the first time."""
-    _, alpha, sigma = schedule.at(float(spacing(schedule, steps)[0]))
+    alpha, sigma = schedule.scales(float(spacing(schedule, steps)[0]))
     return (alpha**2 + sigma**2) ** 0.5 * noise.normal(seeds, shape, noise.INITIAL, device=device)
 
 

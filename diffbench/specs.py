@@ -12,7 +12,7 @@ from typing import Any
 
 from diffbench import source
 from diffbench.errors import DiffbenchError, OptionError, Problem
-from diffbench.options import Options, check_value, grid, half_of, hint, is_many, plain, unknown_option
+from diffbench.options import Options, check_value, grid, half_of, hint, is_many, plain, unknown_option, with_preset
 from diffbench.registry import Registry
 
 Path = tuple[str | int, ...]
@@ -79,6 +79,13 @@ class Reader:
         return {} if said else {option: plain(value)}
 
     def _configured(self, owner: str, cls: type, options: dict[str, Any], path: Path) -> list[Any]:
+        if isinstance(options.get("preset"), list):       # a grid of presets
+            return [made for i, name in enumerate(options["preset"]) for made in self._configured(owner, cls, {**options, "preset": name}, path)]
+        try:
+            options = with_preset(owner, cls, options)
+        except OptionError as error:
+            self.fault((*path, "preset"), str(error))
+            return []
         before = len(self.problems)
         choices: dict[str, list[Any]] = {}
         for option, node in options.items():
@@ -159,11 +166,15 @@ def identity(component: Any, registry: Registry, halves: tuple[str, ...]) -> dic
 
 
 def label(component: Any, registry: Registry) -> str:
-    """A short name for people: 'cfg(inner=film, scale=1.5)', options at their default left out."""
-    shown = []
+    """A short name for people: 'cfg(inner=film, scale=1.5)', options at their default left out, a preset by its name."""
+    shown, given = [], {f.name: getattr(component, f.name) for f in fields(component)}
+    preset = next((name for name, options in type(component).presets.items() if all(given[o] == v for o, v in options.items())), None)
+    covered: Any = type(component).presets[preset] if preset else {}
+    if preset:
+        shown.append(f"preset={preset}")
     for f in fields(component):
-        value = getattr(component, f.name)
-        if value != f.default:
+        value = given[f.name]
+        if value != f.default and f.name not in covered:
             shown.append(f"{f.name}={label(value, registry) if hasattr(value, 'component_name') else _compact(value)}")
     name = registry.ref_of(component).full_name
     return f"{name}({', '.join(shown)})" if shown else name

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffbench import sampling, training
 from diffbench.classifier import Classifier, fit_classifier
-from diffbench.contracts import Dataset, Evidence, Split
+from diffbench.contracts import Dataset
 from diffbench.denoiser import Denoiser, clipped, to_pixels
 from diffbench.errors import Diverged
 from diffbench.matrix import Cell
@@ -24,6 +24,7 @@ from diffbench.registry import Registry
 from diffbench.specs import rebuild
 from diffbench.store import Store
 from diffbench.timing import Timing, machine_lock, measure
+from diffbench.values import Evidence, Helpers, Split
 
 TIMED_TRAIN_STEPS = 20                # optimiser steps in one timed run of a training
 
@@ -89,7 +90,7 @@ def draw(cell: Cell, model: Denoiser, count: int, device: torch.device, progress
     for first in range(0, count, cell.sample.batch_size):
         seeds = sample_seeds(cell.seed, first, min(cell.sample.batch_size, count - first))
         cond = None if labels is None else labels[first : first + len(seeds)].to(device)
-        denoise = cell.conditioning.guide(model.denoise, cond)
+        denoise = cell.conditioning.guide(model.denoise, cond, Helpers(schedule=cell.noise_schedule))
         if cell.sample.clip:
             denoise = clipped(denoise, cell.noise_schedule)
         x_T = sampling.initial(cell.noise_schedule, cell.spacing, cell.scheduler.steps, seeds, cell.dataset.image_shape, device)

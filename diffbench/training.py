@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from diffbench.contracts import Level, Split
-from diffbench.denoiser import Denoiser, from_pixels
+from diffbench.denoiser import Denoiser, as_condition, condition_of, from_pixels
 from diffbench.errors import Diverged
+from diffbench.values import Level, Noised, Split
 
 if TYPE_CHECKING:
     from diffbench.matrix import Cell
@@ -63,8 +63,8 @@ def train(cell: Cell, split: Split, device: torch.device, progress: Callable[[in
                 x_t = level.alpha * x_0 + level.sigma * eps                      # [B, C, H, W]
                 with autocast:
                     out = model(x_t, level, c_noise, cond, drop)
-                target = cell.parameterization.target(x_0, eps, level)
-                loss = cell.objective.loss(out.float(), target, level).mean()
+                noised = Noised(x_0, eps, x_t, level)
+                loss = cell.objective.loss(out.float(), noised, cell.noise_schedule, cell.parameterization).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
@@ -107,7 +107,8 @@ class _Batches:
     def __init__(self, cell: Cell, split: Split, device: torch.device):
         self.cell, self.device = cell, device
         self.images = split.images.to(device)
-        self.labels = None if split.labels is None else split.labels.to(device)
+        stored = condition_of(split)
+        self.conditions = None if stored is None else stored.to(device)
         self.order = torch.Generator().manual_seed(cell.seed + 1)
         self.times = torch.Generator().manual_seed(cell.seed + 2)
         self.noise = torch.Generator(device).manual_seed(cell.seed + 3)
@@ -117,7 +118,7 @@ class _Batches:
         cell, size = self.cell, self.cell.train.batch_size
         u = torch.rand(steps, size, dtype=torch.float64, generator=self.times)
         t = cell.objective.times(u, cell.noise_schedule)                         # [steps, B] float64
-        levels = Level(t, cell.noise_schedule.alpha(t), cell.noise_schedule.sigma(t))
+        levels = cell.noise_schedule.level(t)
         c_noise = torch.as_tensor(cell.parameterization.c_noise(levels)).float().to(self.device)
         moved = [part.float().to(self.device) for part in levels]                # one transfer each per chunk
         drop = (torch.rand(steps, size, generator=self.times) < cell.conditioning.drop_rate).to(self.device)
@@ -128,7 +129,7 @@ class _Batches:
                 x_0 = torch.where(flip[i][:, None, None, None], x_0.flip(-1), x_0)
             eps = torch.randn(x_0.shape, generator=self.noise, device=self.device)
             level = Level(*(part[i][:, None, None, None] for part in moved))     # [B, 1, 1, 1] each
-            yield x_0, eps, None if self.labels is None else self.labels[index], drop[i], level, c_noise[i]
+            yield x_0, eps, None if self.conditions is None else as_condition(self.conditions[index]), drop[i], level, c_noise[i]
 
     def _indices(self, count: int) -> Tensor:
         while len(self.left) < count:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import diffbench
-from diffbench import Diverged, Level, Split, matrix, training
+from diffbench import Diverged, Split, matrix, training
 from tests.conftest import REGISTRY
 
 CPU = torch.device("cpu")
@@ -110,7 +110,7 @@ def test_a_linear_network_on_gaussian_data_reaches_the_closed_form():
     made = replace(cell(steps=1500, batch_size=256, lr=2e-2, lr_decay="cosine", ema=0.99), backbone=Linear(), conditioning=REGISTRY.create("conditioning", "none"))
     factors = training.train(made, data, CPU).weights["network.factor"]
     for index in (4, 10, 16):
-        _, alpha, sigma = made.noise_schedule.at(index * 0.05)
+        alpha, sigma = made.noise_schedule.scales(index * 0.05)
         assert abs(float(factors[index]) - sigma / (alpha**2 * std**2 + sigma**2)) < 0.05
 
 
@@ -128,7 +128,7 @@ def test_the_condition_reaches_the_network(split):
 def test_levels_of_a_batch_are_those_of_the_schedule():
     made = cell()
     t = torch.tensor([0.25, 1.0], dtype=torch.float64)
-    level = Level(t, made.noise_schedule.alpha(t), made.noise_schedule.sigma(t))
+    level = made.noise_schedule.level(t)
     assert [float(a) for a in level.alpha] == pytest.approx([made.noise_schedule.at(0.25).alpha, made.noise_schedule.at(1.0).alpha])
 
 

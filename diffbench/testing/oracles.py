@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffbench.contracts import NoiseSchedule, Prediction, Scheduler, Spacing
+from diffbench.contracts import NoiseSchedule, Scheduler, Spacing
+from diffbench.values import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +26,14 @@ class GaussianData:
     mean: float = 0.0
 
     def __call__(self, x_t: Tensor, t: float) -> Prediction:
-        _, alpha, sigma = self.schedule.at(t)
+        alpha, sigma = self.schedule.scales(t)
         variance = alpha**2 * self.std**2 + sigma**2
         centred = x_t - alpha * self.mean
         return Prediction(x0=self.mean + (alpha * self.std**2 / variance) * centred, eps=(sigma / variance) * centred)
 
     def marginal(self, t: float) -> tuple[float, float]:
         """(mean, variance) of x_t."""
-        _, alpha, sigma = self.schedule.at(t)
+        alpha, sigma = self.schedule.scales(t)
         return alpha * self.mean, alpha**2 * self.std**2 + sigma**2
 
     def flow(self, x_t: float, t: float, s: float) -> float:

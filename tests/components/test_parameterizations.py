@@ -8,7 +8,8 @@ from tests.conftest import REGISTRY, all_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 X_0, EPS = torch.randn(2, 4, 3, 5, 5, dtype=torch.float64, generator=GENERATOR)
-LEVELS = [Level(0.001, 0.9999, 0.0141), Level(0.5, 0.6, 0.8), Level(0.999, 0.00635, 0.99998), Level(0.5, 1.0, 3.0)]
+LEVELS = [Level(0.001, 0.9999, 0.0141, -0.1, 7.0), Level(0.5, 0.6, 0.8, -1.2, 0.9), Level(0.999, 0.00635, 0.99998, -0.06, 0.0004),
+          Level(0.5, 1.0, 3.0, 0.0, 14.0)]
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -38,6 +39,6 @@ def test_the_network_sees_unit_variance(parameterization):
 
 def test_v_is_finite_at_both_ends():
     v = REGISTRY.create("parameterization", "v")
-    for level in (Level(0.0, 1.0, 0.0), Level(1.0, 0.0, 1.0)):
+    for level in (Level(0.0, 1.0, 0.0, 0.0, 1.0), Level(1.0, 0.0, 1.0, -1.0, 0.0)):
         decoded = v.decode(v.target(X_0, EPS, level), level.alpha * X_0 + level.sigma * EPS, level)
         assert decoded.x0.isfinite().all() and decoded.eps.isfinite().all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import diffbench
-from diffbench import Level, Prediction, noise, sampling
+from diffbench import Helpers, Level, Prediction, noise, sampling
 from diffbench.denoiser import clipped
 from diffbench.testing.oracles import GaussianData
 from tests.conftest import REGISTRY
@@ -16,11 +16,12 @@ COSINE = REGISTRY.create("noise_schedule", "cosine")
 UNIFORM = REGISTRY.create("spacing", "uniform")
 TRAILING = REGISTRY.create("spacing", "trailing")
 SEEDS = noise.sample_seeds(7, 0, 6)
+HELPERS = Helpers(schedule=LINEAR)
 
 
 def crooked(x_t, t):
     """A denoiser of no particular data: nonlinear, and consistent in x_0 and eps."""
-    _, alpha, sigma = LINEAR.at(t)
+    alpha, sigma = LINEAR.scales(t)
     x0 = torch.tanh(1.3 * x_t - 0.2) * 0.8
     return Prediction(x0=x0, eps=(x_t - alpha * x0) / sigma)
 
@@ -42,7 +43,7 @@ def test_ddim_is_euler_in_sigma_over_alpha():
     x = sampling.initial(LINEAR, UNIFORM, 20, SEEDS, (1, 3, 3)).double()
     times = UNIFORM(LINEAR, 20).tolist()
     for t, s in zip(times, times[1:], strict=False):
-        (_, alpha_t, sigma_t), (_, alpha_s, sigma_s) = LINEAR.at(t), LINEAR.at(s)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = LINEAR.scales(t), LINEAR.scales(s)
         x = alpha_s * (x / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) * crooked(x, t).eps)
     assert (draw("ddim", steps=scheduler.steps) - x).abs().max() < 1e-12
 
@@ -61,7 +62,7 @@ def test_one_step_of_ddpm_ddim_and_euler_sde_is_the_denoiser():
 def test_pndm_on_constant_eps_is_ddim():
     """Every set of Adams-Bashforth weights sums to 1, so a constant eps is moved by DDIM's map."""
     def constant(x_t, t):
-        _, alpha, sigma = LINEAR.at(t) if t > 0 else (0.0, 1.0, 0.0)
+        alpha, sigma = LINEAR.scales(t)
         return Prediction(x0=(x_t - sigma * 0.4) / alpha, eps=torch.full_like(x_t, 0.4))
     for warmup in ("prk", "plms"):
         assert (draw("pndm", steps=10, denoise=constant, warmup=warmup) - draw("ddim", steps=10, denoise=constant)).abs().max() < 1e-9
@@ -73,7 +74,7 @@ def test_two_steps_of_plms_start_with_heun():
     x = sampling.initial(LINEAR, UNIFORM, 10, SEEDS, (1, 3, 3)).double()
     t, s = UNIFORM(LINEAR, 10)[:2].tolist()
     stepped, _ = scheduler.step(crooked, LINEAR, x, t, s, scheduler.init(), lambda draw=0: None)
-    (_, alpha_t, sigma_t), (_, alpha_s, sigma_s) = LINEAR.at(t), LINEAR.at(s)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = LINEAR.scales(t), LINEAR.scales(s)
     change = sigma_s / alpha_s - sigma_t / alpha_t
     slope = crooked(x, t).eps
     euler = alpha_s * (x / alpha_t + change * slope)
@@ -93,7 +94,7 @@ def test_leading_of_every_grid_point_is_uniform():
 
 def test_epsilon_and_v_meet_where_x_0_is_zero():
     """v = alpha eps - sigma x_0: for x_0 = 0 it is alpha times the noise."""
-    level = Level(0.5, 0.6, 0.8)
+    level = Level(0.5, 0.6, 0.8, 0.0, 0.0)
     eps = torch.ones(1, 1, 2, 2)
     epsilon, v = REGISTRY.create("parameterization", "epsilon"), REGISTRY.create("parameterization", "v")
     assert torch.allclose(v.target(0 * eps, eps, level), level.alpha * epsilon.target(0 * eps, eps, level))
@@ -105,7 +106,7 @@ def fake_network(calls):
         calls.append(len(x_t))
         shift = torch.where(drop, -0.3, 0.1 * cond.double())[:, None, None, None]
         x0 = torch.tanh(x_t) + shift
-        _, alpha, sigma = LINEAR.at(t)
+        alpha, sigma = LINEAR.scales(t)
         return Prediction(x0=x0, eps=(x_t - alpha * x0) / sigma)
     return denoise
 
@@ -117,12 +118,12 @@ X_T = noise.normal(SEEDS, (1, 3, 3), 0).double()
 def guided(scale):
     calls = []
     cfg = REGISTRY.create("conditioning", "cfg", inner=REGISTRY.create("conditioning", "film"), scale=scale)
-    return cfg.guide(fake_network(calls), COND)(X_T, 0.5), calls
+    return cfg.guide(fake_network(calls), COND, HELPERS)(X_T, 0.5), calls
 
 
 def test_cfg_at_1_is_its_inner_and_one_pass():
     drawn, calls = guided(1.0)
-    plain = REGISTRY.create("conditioning", "film").guide(fake_network([]), COND)(X_T, 0.5)
+    plain = REGISTRY.create("conditioning", "film").guide(fake_network([]), COND, HELPERS)(X_T, 0.5)
     assert torch.equal(drawn.x0, plain.x0) and torch.equal(drawn.eps, plain.eps) and calls == [6]
 
 
@@ -142,7 +143,7 @@ def test_cfg_is_linear_in_its_scale_and_one_doubled_batch():
 
 def test_guiding_x_0_is_guiding_eps():
     three, _ = guided(3.0)
-    _, alpha, sigma = LINEAR.at(0.5)
+    alpha, sigma = LINEAR.scales(0.5)
     assert (alpha * three.x0 + sigma * three.eps - X_T).abs().max() < 1e-12
 
 
@@ -155,7 +156,7 @@ def test_clipping_re_derives_eps():
     def outside(x_t, t):
         return Prediction(x0=x_t * 5, eps=torch.zeros_like(x_t))
     clipped_prediction = clipped(outside, LINEAR)(X_T, 0.5)
-    _, alpha, sigma = LINEAR.at(0.5)
+    alpha, sigma = LINEAR.scales(0.5)
     assert clipped_prediction.x0.abs().max() <= 1
     assert (alpha * clipped_prediction.x0 + sigma * clipped_prediction.eps - X_T).abs().max() < 1e-12
 

@@ -7,7 +7,7 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from diffbench import Conditioning, Denoise, DenoiseCondition, Io, Prediction, sampling_option
+from diffbench import Conditioning, Denoise, DenoiseCondition, Helpers, Io, Prediction, sampling_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Cfg(Conditioning):
     def build(self, io: Io) -> nn.Module:
         return self.inner.build(io)
 
-    def guide(self, denoise: DenoiseCondition, cond: Tensor | None) -> Denoise:
+    def guide(self, denoise: DenoiseCondition, cond: Tensor | None, helpers: Helpers) -> Denoise:
         w = self.scale
 
         def one_pass(x_t: Tensor, t: float) -> Prediction:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch import Tensor
 
 from diffbench import DiscreteNoiseSchedule
@@ -20,7 +20,6 @@ class Cosine(DiscreteNoiseSchedule):
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17. Their f(t)/f(0) is our alpha(t)**2.
     """
 
-    timesteps: Annotated[int, Ge(2)] = 1000                       # T, grid points of the table
     s: Annotated[float, Interval(ge=0, lt=1)] = 0.008             # keeps the first step from being too small to learn
     max_beta: Annotated[float, Interval(gt=0, lt=1)] = 0.999      # cap on beta_i; it acts on the last step only
 

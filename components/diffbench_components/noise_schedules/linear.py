@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch import Tensor
 
 from diffbench import DiscreteNoiseSchedule
@@ -19,13 +19,12 @@ class Linear(DiscreteNoiseSchedule):
     Source: Ho et al. 2020, arXiv:2006.11239, section 4, T = 1000; the scaling is that of improved-diffusion.
     """
 
-    timesteps: Annotated[int, Ge(2)] = 1000                       # T, grid points of the table
     beta_start: Annotated[float, Interval(gt=0, lt=1)] = 1e-4     # beta_1 at T = 1000
     beta_end: Annotated[float, Interval(gt=0, lt=1)] = 0.02       # beta_T at T = 1000; 0.02, not 0.2
 
     default_of_kind = True
 
     def alpha_bar(self) -> Tensor:
-        scale = 1000 / self.timesteps
-        beta = torch.linspace(self.beta_start * scale, self.beta_end * scale, self.timesteps, dtype=torch.float64).clamp(max=0.999)
+        first, last = self.per_length(self.beta_start), self.per_length(self.beta_end)
+        beta = torch.linspace(first, last, self.timesteps, dtype=torch.float64).clamp(max=0.999)
         return (1 - beta).cumprod(0)                              # [T]

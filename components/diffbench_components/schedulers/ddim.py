@@ -31,12 +31,12 @@ class Ddim(Scheduler):
         return Ddpm(steps=self.steps, variance="small") if self.eta == 1 else self
 
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
-        _, alpha_t, sigma_t = schedule.at(t)
-        _, alpha_s, sigma_s = schedule.at(s)
+        alpha_t, sigma_t = schedule.scales(t)
+        alpha_s, sigma_s = schedule.scales(s)
         var_ts = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
         sigma_eta = self.eta * math.sqrt(var_ts) * sigma_s / sigma_t
 
-        x0_hat, eps_hat = denoise(x_t, t)                         # [B, C, H, W] each
+        x0_hat, eps_hat, _ = denoise(x_t, t)                      # [B, C, H, W] each
         x_s = alpha_s * x0_hat + math.sqrt(sigma_s**2 - sigma_eta**2) * eps_hat
         if sigma_eta == 0:
             return x_s, None

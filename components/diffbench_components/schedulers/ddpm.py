@@ -28,8 +28,8 @@ class Ddpm(Scheduler):
         return True
 
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
-        _, alpha_t, sigma_t = schedule.at(t)
-        _, alpha_s, sigma_s = schedule.at(s)
+        alpha_t, sigma_t = schedule.scales(t)
+        alpha_s, sigma_s = schedule.scales(s)
         alpha_ts = alpha_t / alpha_s
         var_ts = sigma_t**2 - alpha_ts**2 * sigma_s**2
 

@@ -34,7 +34,7 @@ class EulerSde(Scheduler):
         return None
 
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
-        x0_hat, eps_hat = denoise(x_t, t)                         # [B, C, H, W] each
+        x0_hat, eps_hat, _ = denoise(x_t, t)                      # [B, C, H, W] each
         if s == 0:
             return x0_hat, None
         h = t - s

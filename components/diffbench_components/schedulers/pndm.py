@@ -59,8 +59,8 @@ class Pndm(Scheduler):
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: tuple[Tensor, ...],
              noise: Noise) -> tuple[Tensor, tuple[Tensor, ...]]:
         def transfer(e: Tensor, to: float) -> Tensor:
-            _, alpha_t, sigma_t = schedule.at(t)
-            _, alpha_to, sigma_to = schedule.at(to)
+            alpha_t, sigma_t = schedule.scales(t)
+            alpha_to, sigma_to = schedule.scales(to)
             return (alpha_to / alpha_t) * x_t + (sigma_to - alpha_to * sigma_t / alpha_t) * e
 
         e_1 = denoise(x_t, t).eps                         # [B, C, H, W]

@@ -1,0 +1,120 @@
+"""The values that components exchange with each other and with the harness.
+
+One equation fixes every convention: x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], t = 0 is data, t = 1 is noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffbench.contracts import NoiseSchedule
+
+
+class Level(NamedTuple):
+    """One noise level of a schedule: x_t = alpha x_0 + sigma eps, and how fast both scales change with t.
+
+    In sampling all are floats (float64 on the host); in training they are tensors that broadcast with images.
+    """
+
+    t: float | Tensor
+    alpha: float | Tensor
+    sigma: float | Tensor
+    d_alpha: float | Tensor
+    d_sigma: float | Tensor
+
+
+class Prediction(NamedTuple):
+    """A denoiser's answer at one level, each [B, C, H, W]; x0 is defined where eps is not (sigma = 0) and the other way round (alpha = 0)."""
+
+    x0: Tensor
+    eps: Tensor
+    variance: Tensor | None = None    # learned variance: its place between the logs of the small (0) and the large one (1)
+
+
+class Noised(NamedTuple):
+    """One training batch: clean images, noise, what the network sees of them, and the level of each."""
+
+    x_0: Tensor                       # [B, C, H, W]
+    eps: Tensor                       # [B, C, H, W]
+    x_t: Tensor                       # [B, C, H, W]
+    level: Level                      # tensors [B, 1, 1, 1]
+
+
+Denoise = Callable[[Tensor, float], Prediction]               # denoise(x_t, t); the condition is already bound
+NoisyClassifier = Callable[[Tensor, float], Tensor]           # classifier(x_t, t) -> logits [B, K]; differentiable in x_t
+
+
+class DenoiseCondition(Protocol):
+    """The network under a condition, before guidance."""
+
+    def __call__(self, x_t: Tensor, t: float, cond: Tensor | None, drop: Tensor) -> Prediction:
+        """x_t: [B, C, H, W]; cond: [B, ...] or None; drop: bool [B], True where the condition is withheld."""
+
+
+class Noise(Protocol):
+    """Standard normal noise of one step, a function of (seed, sample, step, draw) alone."""
+
+    def __call__(self, draw: int = 0) -> Tensor:
+        """[B, C, H, W]; a step that needs several independent draws numbers them 0, 1, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Helpers:
+    """What a guidance may use besides the network."""
+
+    schedule: NoiseSchedule
+    classifier: NoisyClassifier | None = None                 # trained on the same data and schedule, where the conditioning asks for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """The sockets between a conditioning and a backbone; a conditioning fills those it names in `ports`."""
+
+    maps: Tensor | None = None        # [B, C', H, W], stacked onto the image
+    tokens: Tensor | None = None      # [B, L, D], for attention
+    vector: Tensor | None = None      # [B, D], for the modulation of blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Io:
+    """What stands around a network in one cell: the image, the condition, and the sockets that will be filled."""
+
+    channels: int                     # C of the images
+    height: int
+    width: int
+    signal_width: int                 # D of Signals.vector and Signals.tokens
+    classes: int | None = None        # number of labels, or None where the data set has none
+    condition_shape: tuple[int, int, int] | None = None       # (C, h, w) of the condition where it is an image, else None
+    ports: frozenset[str] = frozenset()                       # sockets the conditioning fills: a network builds no others
+    map_channels: int = 0             # C' of Signals.maps
+    tokens_enter: Literal["cross_attention", "in_context"] = "cross_attention"    # how Signals.tokens are attended to
+    learned_variance: bool = False    # whether the objective trains C further outputs
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the network's output: C, or 2 C with a learned variance, which comes last."""
+        return self.channels * (2 if self.learned_variance else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images of one split: uint8 [N, C, H, W]; their labels, int64 [N], and the images that are their condition, uint8 [N, C, h, w]."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    conditions: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All a metric may see of a set of images."""
+
+    images: Tensor                    # uint8 [N, C, H, W]
+    labels: Tensor | None             # int64 [N]: the condition asked for, or the true label
+    features: Tensor                  # float64 [N, d]
+    predicted: Tensor | None          # int64 [N]: what the judge (a classifier used for nothing else) sees
