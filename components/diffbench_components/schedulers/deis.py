@@ -10,6 +10,7 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 
 from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench_components.schedulers.ddim import Ddim
 
 NODES, NODE_WEIGHTS = numpy.polynomial.legendre.leggauss(32)
 
@@ -35,6 +36,9 @@ class Deis(Scheduler):
     @property
     def order(self) -> int:
         return self.solver_order
+
+    def equal_to(self) -> Scheduler:
+        return Ddim(steps=self.steps) if self.solver_order == 1 else self
 
     def init(self) -> tuple[tuple[float, Tensor], ...]:
         return ()

@@ -41,6 +41,9 @@ class LangevinPc(Scheduler):
     def is_stochastic(self) -> bool:
         return True
 
+    def equal_to(self) -> Scheduler:
+        return self if self.corrector_steps or self.predictor == "none" else self._predictor()
+
     def nfe(self, steps: int) -> int:
         return self.corrector_steps * steps + (1 if self.predictor == "none" else steps)
 
@@ -56,8 +59,10 @@ class LangevinPc(Scheduler):
             return (schedule.at(s).alpha / schedule.at(t).alpha) * x_t, None
         if s == 0:
             return denoise(x_t, t).x0, None
-        predictor = EulerSde(steps=self.steps) if self.predictor == "euler_maruyama" else Ddpm(steps=self.steps)
-        return predictor.step(denoise, schedule, x_t, t, s, None, noise)
+        return self._predictor().step(denoise, schedule, x_t, t, s, None, noise)
+
+    def _predictor(self) -> Scheduler:
+        return EulerSde(steps=self.steps) if self.predictor == "euler_maruyama" else Ddpm(steps=self.steps)
 
     def _corrected(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, z: Tensor) -> Tensor:
         alpha_t, sigma_t = schedule.scales(t)
