@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
@@ -70,6 +71,6 @@ class LangevinPc(Scheduler):
         if self.step_size == "marginal":
             e = 2 * (alpha_t * self.snr * sigma_t) ** 2
             return x_t - (e / sigma_t) * eps_hat + math.sqrt(2 * e) * z
-        ratio = z.flatten(1).norm(dim=1) / (eps_hat.flatten(1).norm(dim=1) / sigma_t)           # [B]
-        root = (alpha_t * self.snr) * ratio[:, None, None, None]  # sqrt(e/2)
-        return x_t - (2 / sigma_t) * root**2 * eps_hat + 2 * root * z
+        norm_z, norm_eps = (torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True) for v in (z, eps_hat))
+        root = (alpha_t * self.snr * sigma_t) * (norm_z / norm_eps)              # sqrt(e/2), [B, 1, 1, 1]; |score| = |eps|/sigma
+        return torch.addcmul(torch.addcmul(x_t, root**2, eps_hat, value=-2 / sigma_t), root, z, value=2)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy
+import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
@@ -58,11 +59,11 @@ class Unipc(Scheduler):
         _, sigma_t = schedule.scales(t)
         alpha_s, sigma_s = schedule.scales(s)
         decay = schedule.nsr(s) / schedule.nsr(t)                 # e^-h
-        x_s = (sigma_s / sigma_t) * x + (alpha_s * (1 - decay)) * x0_hat
         others = [x0 for _, x0 in past[1:]] + ([] if x0_there is None else [x0_there])
         weights = _weights(schedule, self.b, tuple(time for time, _ in past), s, x0_there is not None) if others else ()
+        x_s = (sigma_s / sigma_t) * x + (alpha_s * (1 - decay + sum(weights))) * x0_hat     # D_m = x0_m - x0_hat, its second part put in here
         for weight, x0 in zip(weights, others, strict=True):
-            x_s = x_s - (alpha_s * weight) * (x0 - x0_hat)
+            x_s = torch.add(x_s, x0, alpha=-alpha_s * weight)
         return x_s
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffbench import noise, sampling
 from diffbench.contracts import NoiseSchedule, Scheduler, Spacing
@@ -30,7 +31,7 @@ STARTS = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None, None, None]    
 
 
 def scheduler_checks(registry: Registry, scheduler: Scheduler) -> Checks:
-    """Order, clean end, parameterizations, evaluations, few steps, batches, synchronisation."""
+    """Order, clean end, parameterizations, evaluations, few steps, batches, synchronisation, cost."""
     schedules: list[NoiseSchedule] = all_examples(registry, "noise_schedule")
     spacings: list[Spacing] = all_examples(registry, "spacing")
     for schedule in schedules:
@@ -46,6 +47,7 @@ def scheduler_checks(registry: Registry, scheduler: Scheduler) -> Checks:
     yield "gives an image that does not depend on its batch", partial(_batches, registry, scheduler)
     yield "asks for noise if and only if it says so", partial(_noise, registry, scheduler)
     yield "never waits for the device", partial(_no_synchronisation, registry, scheduler)
+    yield "launches at most three tensor operations per term", partial(_operations, registry, scheduler)
 
 
 def why_not(registry: Registry, scheduler: Scheduler, schedule: NoiseSchedule, spacing: Spacing) -> str | None:
@@ -233,3 +235,49 @@ def _no_synchronisation(registry: Registry, scheduler: Scheduler) -> None:
     x = torch.empty(2, 1, 4, 4, device="meta")
     for _ in run(made, data, schedule, spacing(schedule, 10).tolist(), x, lambda step: lambda draw=0: torch.empty_like(x)):
         pass
+
+
+class _Counted(TorchDispatchMode):
+    """Counts tensor operations, and which of the tensors handed out they read: the terms of the formula."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations, self.handed_out, self.read = 0, [], set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.operations += 1
+        flat = [a for arg in args for a in (arg if isinstance(arg, list | tuple) else (arg,))]
+        self.read |= {i for i, tensor in enumerate(self.handed_out) if any(a is tensor for a in flat)}
+        return func(*args, **(kwargs or {}))
+
+    def hand_out(self) -> Tensor:
+        self.handed_out.append(torch.ones(2, 1, 4, 4))
+        return self.handed_out[-1]
+
+
+def _operations(registry: Registry, scheduler: Scheduler) -> str:
+    """One step past any start-up, the network's own work left out; coefficients are on the host by then, as in a second run."""
+    made = replace(scheduler, steps=10)
+    schedule, spacing, data = _usual(registry, made)
+    sampling.sample(data, schedule, made, torch.ones(2, 1, 4, 4), spacing=spacing)
+    times, state, x = spacing(schedule, 10).tolist(), made.init(), torch.ones(2, 1, 4, 4)
+    for t, s in zip(times[:6], times[1:7], strict=True):
+        counted = _Counted()
+        answers = [(counted.hand_out(), counted.hand_out(), counted.hand_out()) for _ in range(8)]
+        draws = [counted.hand_out() for _ in range(8)]
+        x, state = counted.hand_out(), _handed_out(state, counted)
+        ask = iter(answers)
+        with counted:
+            x, state = made.step(lambda x_t, t, ask=ask: Prediction(*next(ask)), schedule, x, t, s, state, lambda draw=0, draws=draws: draws[draw])
+    terms = len(counted.read)
+    assert counted.operations <= 3 * terms, f"{counted.operations} operations for {terms} terms"
+    return f"{counted.operations} operations for {terms} terms"
+
+
+def _handed_out(state: Any, counted: _Counted) -> Any:
+    """A state whose tensors are known to the counter."""
+    if isinstance(state, Tensor):
+        counted.handed_out.append(state)
+    for part in state if isinstance(state, tuple | list) else ():
+        _handed_out(part, counted)
+    return state
