@@ -1,6 +1,8 @@
 """Datasets: disjoint splits of real images, and every bad file named before anything is trained."""
 
+import gzip
 import hashlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from PIL import Image
 
 import diffbench
 from diffbench import split_indices
+from diffbench.testing.stand_ins import cell_with, examples
 from tests.conftest import REGISTRY, all_of
 
 
@@ -23,7 +26,7 @@ def available():
         except diffbench.DataError:
             continue                                          # its files are not here; it has tests of its own below
         found.append(parameter)
-    return found
+    return found + [pytest.param(made, id=made.component_name()) for made in examples(REGISTRY, "dataset", "super_resolution")]
 
 
 @pytest.mark.parametrize("dataset", available())
@@ -34,6 +37,9 @@ class TestEveryDataset:
         for split in splits.values():
             assert split.images.dtype == torch.uint8 and split.images.shape[1:] == dataset.image_shape
             assert (split.labels is None) == (dataset.classes is None)
+            assert (split.conditions is None) == (dataset.condition_shape is None)
+            if split.conditions is not None:
+                assert split.conditions.dtype == torch.uint8 and split.conditions.shape == (len(split.images), *dataset.condition_shape)
             if split.labels is not None:
                 assert split.labels.dtype == torch.int64 and set(split.labels.tolist()) == set(range(dataset.classes))
 
@@ -51,7 +57,7 @@ class TestEveryDataset:
 
     def test_pixels_use_the_range(self, dataset):
         images = dataset.load()["train"].images
-        assert images.min() == 0 and images.max() == 255
+        assert images.min() < 10 and images.max() > 245
 
 
 def test_split_indices_are_disjoint_whole_and_in_proportion():
@@ -101,6 +107,117 @@ class TestMnist:
         monkeypatch.setenv("DIFFBENCH_DATA", str(tmp_path))
         with pytest.raises(diffbench.DataError, match="t10k-labels-idx1-ubyte is damaged: its MD5 is .*, the published one 27ae3e4e09519cfbb04c329615203637"):
             REGISTRY.create("dataset", "mnist").fingerprint()
+
+
+class TestFashionMnist:
+    def files(self, root, monkeypatch):
+        """Files of the published form with made-up content; their MD5 stand in for the published ones."""
+        from torchvision.datasets import FashionMNIST
+
+        raw, rng, table = root / "FashionMNIST" / "raw", numpy.random.default_rng(0), []
+        raw.mkdir(parents=True)
+        for part, count in (("train", 400), ("t10k", 200)):
+            for kind, content in (("images-idx3", rng.integers(0, 256, (count, 28, 28), dtype=numpy.uint8)), ("labels-idx1", (numpy.arange(count) % 10).astype(numpy.uint8))):
+                header = bytes([0, 0, 8, content.ndim]) + numpy.array(content.shape, ">i4").tobytes()
+                packed = gzip.compress(header + content.tobytes())
+                (raw / f"{part}-{kind}-ubyte.gz").write_bytes(packed)
+                table.append((f"{part}-{kind}-ubyte.gz", hashlib.md5(packed).hexdigest()))
+        monkeypatch.setattr(FashionMNIST, "resources", table)
+        monkeypatch.setenv("DIFFBENCH_DATA", str(root))
+        return raw
+
+    def test_the_published_form(self, tmp_path, monkeypatch):
+        self.files(tmp_path, monkeypatch)
+        made = REGISTRY.create("dataset", "fashion_mnist", train_count=100)
+        splits = made.load()
+        assert {name: len(s.images) for name, s in splits.items()} == {"train": 100, "reference": 100, "held_out": 100}
+        assert splits["train"].images.shape[1:] == (1, 32, 32) and torch.bincount(splits["train"].labels).tolist() == [10] * 10
+        assert made.fingerprint() == made.fingerprint()
+
+    def test_damage_is_found(self, tmp_path, monkeypatch):
+        raw = self.files(tmp_path, monkeypatch)
+        victim = raw / "t10k-labels-idx1-ubyte.gz"
+        victim.write_bytes(victim.read_bytes()[:-1])
+        with pytest.raises(diffbench.DataError, match="t10k-labels-idx1-ubyte.gz is damaged: its MD5 is"):
+            REGISTRY.create("dataset", "fashion_mnist").fingerprint()
+
+    def test_missing_files_say_where_to_put_them(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("DIFFBENCH_DATA", str(tmp_path))
+        with pytest.raises(diffbench.DataError, match=r"train-images-idx3-ubyte.gz is not in .*FashionMNIST/raw; .*fashion_mnist: \{download: true\}"):
+            REGISTRY.create("dataset", "fashion_mnist").fingerprint()
+
+
+class TestCifar10:
+    def files(self, root, monkeypatch):
+        from torchvision.datasets import CIFAR10
+
+        folder, rng = root / "cifar-10-batches-py", numpy.random.default_rng(0)
+        folder.mkdir(parents=True)
+
+        def batch(name, count):
+            content = pickle.dumps({"data": rng.integers(0, 256, (count, 3072), dtype=numpy.uint8), "labels": [i % 10 for i in range(count)]})
+            (folder / name).write_bytes(content)
+            return [name, hashlib.md5(content).hexdigest()]
+        monkeypatch.setattr(CIFAR10, "train_list", [batch(f"data_batch_{i}", 40) for i in range(1, 6)])
+        monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch", 100)])
+        meta = pickle.dumps({"label_names": list("abcdefghij")})
+        (folder / "batches.meta").write_bytes(meta)
+        monkeypatch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": hashlib.md5(meta).hexdigest()})
+        monkeypatch.setenv("DIFFBENCH_DATA", str(root))
+        return folder
+
+    def test_the_published_form(self, tmp_path, monkeypatch):
+        self.files(tmp_path, monkeypatch)
+        splits = REGISTRY.create("dataset", "cifar10", train_count=100).load()
+        assert {name: tuple(s.images.shape) for name, s in splits.items()} == {"train": (100, 3, 32, 32), "reference": (50, 3, 32, 32), "held_out": (50, 3, 32, 32)}
+        assert torch.bincount(splits["reference"].labels).tolist() == [5] * 10
+
+    def test_nothing_is_unpickled_that_is_not_the_published_file(self, tmp_path, monkeypatch):
+        folder = self.files(tmp_path, monkeypatch)
+        (folder / "data_batch_3").write_bytes(b"not what was published")
+        with pytest.raises(diffbench.DataError, match="data_batch_3 is damaged: its MD5 is"):
+            REGISTRY.create("dataset", "cifar10").load()
+
+
+class TestGaussianMixture:
+    def test_its_moments_are_what_it_says(self):
+        made = REGISTRY.create("dataset", "gaussian_mixture", size=6, components=3)
+        split = made.load()["train"]
+        x_0 = split.images[:, 0].double() / 127.5 - 1
+        for k, mean in enumerate(made.means):
+            of_k = x_0[split.labels == k]
+            assert (of_k.mean(0) - mean).abs().max() < 5 * made.std / len(of_k) ** 0.5
+            assert float((of_k - mean).square().mean()) == pytest.approx(made.std**2 + (2 / 255) ** 2 / 12, rel=0.03)
+
+    def test_components_are_apart_and_draws_differ(self):
+        made = REGISTRY.create("dataset", "gaussian_mixture", components=12)
+        products = made.means.flatten(1) @ made.means.flatten(1).T
+        assert (products - products.diag().diag()).abs().max() < 1e-9 and products.diag().min() > 1
+        other = REGISTRY.create("dataset", "gaussian_mixture", components=12, draw=1)
+        assert other.fingerprint() != made.fingerprint() and not torch.equal(other.load()["train"].images, made.load()["train"].images)
+
+
+class TestSuperResolution:
+    def test_the_condition_is_the_average(self):
+        made = REGISTRY.create("dataset", "super_resolution", inner=REGISTRY.create("dataset", "digits"), factor=4)
+        split = made.load()["train"]
+        assert made.condition_shape == (1, 2, 2)
+        assert float(split.conditions[5, 0, 1, 0]) == pytest.approx(float(split.images[5, 0, 4:, :4].double().mean()), abs=0.5)
+
+    def test_sizes_that_do_not_divide_are_refused(self):
+        made = REGISTRY.create("dataset", "super_resolution", inner=REGISTRY.create("dataset", "digits"), factor=3)
+        assert made.why_not(cell_with(REGISTRY, dataset=made)) == "super_resolution reduces by 3, and 8x8 is not divisible by it"
+        with pytest.raises(diffbench.DataError, match="reduces by 3"):
+            made.load()
+
+
+def test_pixels_are_features_without_labels():
+    images = torch.randint(0, 256, (5, 3, 16, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = REGISTRY.create("extractor", "pixels", size=4)
+    weights, _ = pixels.fit(diffbench.Split(images=images), 0, torch.device("cpu"))
+    features = pixels.features(weights, images, torch.device("cpu"))
+    assert features.shape == (5, 48) and features.dtype == torch.float64 and pixels.distance_column == "fd_pixels"
+    assert float(features[2, 0]) == pytest.approx(float(images[2, 0, :4, :3].double().mean() / 255))
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""What data sets that come as published files share: where they lie, whether they are whole, and how they are split."""
+
+import gzip
+import hashlib
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy
+import torch
+from annotated_types import Interval
+from torch import Tensor
+
+from diffbench import DataError, Dataset, Split, incidental_option, split_indices
+
+
+def data_root() -> Path:
+    """Where published data lie: DIFFBENCH_DATA (`--data-root`), else the user's cache."""
+    return Path(os.environ.get("DIFFBENCH_DATA") or Path.home() / ".cache" / "diffbench")
+
+
+def verified(name: str, folder: Path, md5s: dict[str, str], fetch: Callable[[], object] | None) -> dict[str, bytes]:
+    """The content of the published files of a data set, each compared with its MD5; raises DataError with what to do."""
+    if fetch is not None and not all((folder / file).is_file() for file in md5s):
+        try:
+            fetch()
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"{name} cannot be fetched into {folder}: {error}") from error
+    contents = {}
+    for file, expected in md5s.items():
+        path = folder / file
+        if not path.is_file():
+            raise DataError(f"{name}: {file} is not in {folder}; say where the data lie with --data-root or DIFFBENCH_DATA, "
+                            f"or write '{name}: {{download: true}}'")
+        contents[file] = path.read_bytes()
+        found = hashlib.md5(contents[file], usedforsecurity=False).hexdigest()
+        if found != expected:
+            raise DataError(f"{name}: {path} is damaged: its MD5 is {found}, the published one {expected}; delete it and fetch it again")
+    return contents
+
+
+def split_published(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], train_count: int) -> dict[str, Split]:
+    """Train: the published training set or a stratified part of it; reference and held out: stratified halves of the test set."""
+    images, labels = train
+    share = train_count / len(images)
+    used = split_indices(labels, {"train": share, "rest": 1 - share})["train"] if share < 1 else torch.arange(len(images))
+    test_images, test_labels = test
+    halves = split_indices(test_labels, {"reference": 0.5, "held_out": 0.5})
+    splits = {"train": Split(images=images[used], labels=labels[used])}
+    return splits | {half: Split(images=test_images[index], labels=test_labels[index]) for half, index in halves.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxImages(Dataset):
+    """70,000 grey images in ten classes, 28x28 pixels, in the four IDX files of MNIST's format."""
+
+    pad: bool = True                                          # to 32x32, which four halvings divide; false leaves 28x28
+    train_count: Annotated[int, Interval(ge=100, le=60_000)] = 60_000     # training images used, stratified by class
+    download: bool = incidental_option(False)                 # fetch missing files through torchvision
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (1, 32, 32) if self.pad else (1, 28, 28)
+
+    @property
+    def classes(self) -> int:
+        return 10
+
+    @abstractmethod
+    def files(self) -> dict[str, str]:
+        """MD5 by file name: training images, training labels, test images, test labels, in this order."""
+
+    @abstractmethod
+    def torchvision_class(self) -> type:
+        """The class of torchvision that fetches the files, into a folder of its own name."""
+
+    def fingerprint(self) -> str:
+        whole = hashlib.sha256()
+        for content in self._contents().values():
+            whole.update(content)
+        return whole.hexdigest()
+
+    def load(self) -> dict[str, Split]:
+        train_images, train_labels, test_images, test_labels = (_idx(content) for content in self._contents().values())
+        return split_published((self._padded(train_images), train_labels.long()), (self._padded(test_images), test_labels.long()), self.train_count)
+
+    def _contents(self) -> dict[str, bytes]:
+        cls, files = self.torchvision_class, self.files()
+        fetch = (lambda: cls()(str(data_root()), download=True)) if self.download else None
+        found = verified(self.component_name(), data_root() / self.folder() / "raw", files, fetch)
+        return {file: gzip.decompress(content) if file.endswith(".gz") else content for file, content in found.items()}
+
+    @abstractmethod
+    def folder(self) -> str:
+        """Its folder in the data root, torchvision's name for it."""
+
+    def _padded(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.pad(images[:, None], (2, 2, 2, 2)) if self.pad else images[:, None]      # [N, 1, H, W]
+
+
+def _idx(content: bytes) -> Tensor:
+    """A file in IDX format as uint8: two zero bytes, the type (8, unsigned bytes), the number of dimensions, their sizes big-endian, the data."""
+    if content[:3] != b"\0\0\x08":
+        raise DataError(f"an IDX file of unsigned bytes begins with 0, 0, 8, found {list(content[:3])}")
+    shape = numpy.frombuffer(content, ">i4", content[3], offset=4)
+    return torch.from_numpy(numpy.frombuffer(content, numpy.uint8, offset=4 + 4 * content[3]).reshape(shape).copy())
