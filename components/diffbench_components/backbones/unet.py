@@ -28,7 +28,7 @@ class Unet(Backbone):
     `Signals.maps` are stacked onto the image. `Signals.tokens` enter by cross-attention, queries from the image, behind every attention
     layer and in the middle; or in context, as further keys and values of full attention, which the middle then always has.
     `ddpm_cifar10` has DDPM's layers and size (35 746 307 parameters), `iddpm_cifar10` those of improved DDPM (52.5 M with its learned
-    variance). Departures from them: cosines come before sines, convolutions start as PyTorch's, and a group of channels is never below
+    variance). Departures from DDPM: cosines come before sines, convolutions start as PyTorch's, and a group of channels is never below
     4, as in EDM: GroupNorm over single channels would hide the brightness of an image.
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B; Nichol & Dhariwal 2021, arXiv:2102.09672, appendix A; AdaGN: Dhariwal &
     Nichol 2021, arXiv:2105.05233, section 3; cross-attention: Rombach et al. 2022, arXiv:2112.10752, section 3.3.
@@ -41,7 +41,7 @@ class Unet(Backbone):
     modulation: Literal["scale_shift", "shift"] = "scale_shift"                        # AdaGN after the norm, or DDPM's sum before it
     attention: tuple[Annotated[int, Ge(1)], ...] = ()                                  # image heights with full attention; empty: nowhere
     linear_attention: tuple[Annotated[int, Ge(1)], ...] = ()                           # image heights with linear attention, for large ones
-    heads: Annotated[int, Ge(1)] = 4                                                   # attention heads
+    heads: Annotated[int, Ge(1)] = 4                                                   # attention heads; they divide channels
     resample: Literal["conv", "pool"] = "conv"                                         # convolutions, or averages down and nearest pixels up
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0                              # share of features dropped in each block
 
