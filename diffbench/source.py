@@ -88,11 +88,11 @@ def code_hash(module: str) -> str:
     """SHA-256 of a module's source without comments and docstrings, and of what it imports from its own package: what a
     component under development is cached by."""
     whole = hashlib.sha256()
-    for name, tree in sorted(_with_its_helpers(module).items()):
+    for _, tree in sorted(_with_its_helpers(module).items()):
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
                 node.body[0].value.value = ""
-        whole.update(f"{name}\0{ast.dump(tree)}\0".encode())
+        whole.update(f"{ast.dump(tree)}\0".encode())
     return whole.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Every backbone: shapes, zero at birth, what changes the output and what must not; then what each of ours promises."""
+"""What each of our backbones promises of itself; what every backbone must do is in `test_conformance.py`."""
 
 import functools
 from dataclasses import fields
@@ -81,73 +81,12 @@ def replaced(signals, **changes):
     return Signals(**{**vars(signals), **changes})
 
 
-@pytest.mark.parametrize(("backbone", "sockets"), configurations())
-class TestEveryBackbone:
-    @pytest.mark.parametrize("shape", [SQUARE, WIDE], ids=["square", "wide"])
-    def test_the_output_has_the_shape_of_the_image(self, backbone, sockets, shape):
-        for batch in (1, 3):
-            x, c_noise, signals = inputs(backbone, sockets, batch, shape)
-            out = built(backbone, sockets, shape)(x, c_noise, signals)
-            channels = shape[0] * (2 if sockets.get("learned_variance") else 1)
-            assert out.shape == (batch, channels, *shape[1:]) and out.dtype == x.dtype and out.isfinite().all()
-
-    def test_is_zero_at_birth_where_it_claims_to_be(self, backbone, sockets):
-        assert built(backbone, sockets, perturbed=False)(*inputs(backbone, sockets)).any() != backbone.starts_at_zero
-
-    def test_every_parameter_learns(self, backbone, sockets):
-        network = built(backbone, sockets).train()
-        network.zero_grad(set_to_none=True)
-        network(*inputs(backbone, sockets)).square().sum().backward()
-        sizes = {name: 0.0 if parameter.grad is None else float(parameter.grad.norm()) for name, parameter in network.named_parameters()}
-        still = [name for name, size in sizes.items() if size < 1e-6 * max(sizes.values())]      # rounding is no gradient
-        assert not still
-
-    def test_the_level_changes_the_output(self, backbone, sockets):
-        """By a fiftieth of the range of DDPM's index, and by a quarter of the range of EDM's log(sigma)/4."""
-        network = built(backbone, sockets)
-        x, c_noise, signals = inputs(backbone, sockets)
-        for level, step in ((c_noise, -20), (c_noise / 250 - 2, 1.0)):
-            assert relative(network(x, level + step, signals), network(x, level, signals)) > 1e-4
-
-    def test_each_signal_changes_the_output(self, backbone, sockets):
-        network = built(backbone, sockets)
-        x, c_noise, signals = inputs(backbone, sockets)
-        for port in sockets.get("ports", ()):
-            changed = replaced(signals, **{port: -getattr(signals, port)})
-            assert relative(network(x, c_noise, changed), network(x, c_noise, signals)) > 1e-4, port
-
-    def test_the_order_of_tokens_is_theirs_to_tell(self, backbone, sockets):
-        """Attention does not see an order: who needs one puts it into the tokens."""
-        network = built(backbone, sockets)
-        x, c_noise, signals = inputs(backbone, sockets)
-        if signals.tokens is not None:
-            turned = replaced(signals, tokens=signals.tokens.flip(1))
-            assert relative(network(x, c_noise, turned), network(x, c_noise, signals)) < 1e-5
-
-    def test_a_sample_does_not_depend_on_the_others(self, backbone, sockets):
-        network = built(backbone, sockets)
-        x, c_noise, signals = inputs(backbone, sockets)
-        alone = replaced(signals, **{port: getattr(signals, port)[1:2] for port in sockets.get("ports", ())})
-        assert relative(network(x[1:2], c_noise[1:2], alone), network(x, c_noise, signals)[1:2]) < 1e-5
-
-    def test_bfloat16_is_close_to_float32(self, backbone, sockets):
-        network = built(backbone, sockets)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = network(*inputs(backbone, sockets))
-        assert relative(out.float(), network(*inputs(backbone, sockets))) < 0.03
-
-
-FILLED = [p for p in configurations() if p.values[1].get("ports") == ALL]
-
-
-@pytest.mark.parametrize(("backbone", "sockets"), FILLED[::4] + FILLED[3::4])
-def test_compiles_into_one_graph(backbone, sockets):
-    """With every socket filled, tokens in one way or the other by turns: compiling takes seconds."""
+@pytest.mark.parametrize(("backbone", "sockets"), [p for p in configurations() if "tokens" in p.values[1].get("ports", ())])
+def test_the_order_of_tokens_is_theirs_to_tell(backbone, sockets):
+    """Attention does not see an order: who needs one puts it into the tokens."""
     network = built(backbone, sockets)
-    torch.compiler.reset()
-    compiled = torch.compile(network, fullgraph=True, backend="eager")
-    with torch.no_grad():
-        assert relative(compiled(*inputs(backbone, sockets)), network(*inputs(backbone, sockets))) < 1e-5
+    x, c_noise, signals = inputs(backbone, sockets)
+    assert relative(network(x, c_noise, replaced(signals, tokens=signals.tokens.flip(1))), network(x, c_noise, signals)) < 1e-5
 
 
 def relative(found, expected):
