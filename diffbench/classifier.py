@@ -106,9 +106,7 @@ def fit_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, devi
     steps = steps_for(len(images)) if steps is None else steps
     if steps < 1:
         raise DataError(f"a classifier needs at least one step, got {steps}")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * math.cos(0.5 * math.pi * step / steps) ** 2)
+    optimizer, decay = _optimizer(model, steps, learning_rate, weight_decay)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for picked in _batches(len(images), steps, generator):
             batch = _shifted(shown[picked.to(device)], generator)
@@ -173,9 +171,7 @@ def fit_noisy_classifier(images: Tensor, labels: Tensor, classes: int, schedule:
     model.to(device)
     shown, wanted = images.to(device), labels.to(device)
     steps = 3 * steps_for(len(images)) if steps is None else steps
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * math.cos(0.5 * math.pi * step / steps) ** 2)
+    optimizer, decay = _optimizer(model, steps, learning_rate, weight_decay)
     loss = torch.zeros(())
     for picked in _batches(len(images), steps, generator):
         t = schedule.snapped(1 - torch.rand(len(picked), dtype=torch.float64, generator=generator))
@@ -203,6 +199,13 @@ def fit_noisy_classifier(images: Tensor, labels: Tensor, classes: int, schedule:
 def steps_for(count: int) -> int:
     """Optimiser steps for `count` images: 400 up to 1,000 images, then growing with count^0.4 (2,057 for 60,000)."""
     return round(400 * max(1.0, count / 1000) ** 0.4)
+
+
+def _optimizer(model: nn.Module, steps: int, learning_rate: float, weight_decay: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW whose learning rate rises over WARMUP steps and falls to 0 along a squared cosine."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * math.cos(0.5 * math.pi * step / steps) ** 2)
 
 
 def _batches(count: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -31,6 +31,12 @@ def all_of(kind: str) -> list:
     return made
 
 
+def pytest_configure(config):
+    """One test at a time to each worker of pytest-xdist: in chunks, one worker would get all the long ones."""
+    if hasattr(config.option, "maxschedchunk"):
+        config.option.maxschedchunk = 1
+
+
 def pytest_collection_modifyitems(items):
     """Longest first, so that no worker is left alone with them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -150,7 +150,7 @@ def test_every_mistake_at_once_with_line_column_and_what_would_work(tmp_path):
     starts = [m.splitlines()[0] for m in found]
     assert starts == [
         "matrix.yaml:5:20: axes.backbone[1]: no backbone named 'dti'. Did you mean 'dit'? Known: dit, unet",
-        "matrix.yaml:7:20: axes.conditioning[0].cfg.inner: no conditioning named 'flim'. Did you mean 'film'? Known: cfg, film, none",
+        "matrix.yaml:7:20: axes.conditioning[0].cfg.inner: no conditioning named 'flim'. Did you mean 'film'? Known: cfg, classifier_guidance, concat, cross_attention, film, in_context, none",
         "matrix.yaml:7:39: axes.conditioning[0].cfg.scale[1]: scale must be a number >= 0, got -3",
         "matrix.yaml:9:21: axes.scheduler[0].ddim.steps: steps must be an integer >= 1, got '50' (text)",
         "matrix.yaml:9:27: axes.scheduler[0].ddim.eto: unknown option 'eto'. Did you mean 'eta'? Options of ddim: steps (50), eta (0.0)",

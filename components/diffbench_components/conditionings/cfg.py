@@ -2,17 +2,18 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Interval
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffbench import Conditioning, Dataset, Denoise, DenoiseCondition, Helpers, Io, OptionError, Prediction, sampling_option
+from diffbench import Conditioning, Denoise, DenoiseCondition, Helpers, OptionError, Prediction, sampling_option
+from diffbench_components.conditionings.wrapper import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cfg(Conditioning):
+class Cfg(Wrapper):
     """Mixes two predictions of one network: null + w (cond - null), for x_0 and eps alike, since both are affine in F.
 
     w = 0 is unconditional, w = 1 plain conditional (one pass, not two), w > 1 sharpens. The papers' gamma is w - 1.
@@ -25,7 +26,6 @@ class Cfg(Conditioning):
     2024, arXiv:2305.08891, section 3.4, there on the network's own output.
     """
 
-    inner: Conditioning                                           # how the condition enters
     scale: Annotated[float, Ge(0)] = sampling_option(3.0)         # w
     interval: tuple[float, float] = sampling_option((-1000.0, 1000.0))                    # log SNR from and to which it guides
     rescale: Annotated[float, Interval(ge=0, le=1)] = sampling_option(0.0)                # share of the rescaling; the paper uses 0.7
@@ -39,23 +39,8 @@ class Cfg(Conditioning):
             raise OptionError(f"interval must run from a lower to a higher log SNR, got {list(self.interval)}")
 
     @property
-    def ports(self) -> frozenset[str]:
-        return self.inner.ports
-
-    @property
-    def tokens_enter(self) -> Literal["cross_attention", "in_context"]:
-        return self.inner.tokens_enter
-
-    def map_channels(self, dataset: Dataset) -> int:
-        return self.inner.map_channels(dataset)
-
-    @property
     def drop_rate(self) -> float:
         return self.dropout
-
-    @property
-    def guidance_scale(self) -> float:
-        return self.scale
 
     def costs_as(self) -> Conditioning:
         return replace(self, inner=self.inner.costs_as(), scale=1.0 if self.scale in (0.0, 1.0) else 2.0)
@@ -63,12 +48,7 @@ class Cfg(Conditioning):
     def why_not(self, cell):
         if not self.inner.ports:
             return f"cfg guides by a condition, and its inner conditioning {self.inner.component_name()} has none"
-        if self.inner.guidance_scale is not None:
-            return f"cfg around {self.inner.component_name()} would guide twice"
-        return self.inner.why_not(cell)
-
-    def build(self, io: Io) -> nn.Module:
-        return self.inner.build(io)
+        return self.guides_twice() or self.inner.why_not(cell)
 
     def guide(self, denoise: DenoiseCondition, cond: Tensor | None, helpers: Helpers) -> Denoise:
         w, schedule = self.scale, helpers.schedule

@@ -1,19 +1,20 @@
 """Guidance by the gradient of a classifier."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffbench import Conditioning, Dataset, Denoise, DenoiseCondition, Helpers, Io, Prediction, sampling_option
+from diffbench import Conditioning, Denoise, DenoiseCondition, Helpers, Prediction, sampling_option
 from diffbench_components.conditionings.labels import needs_labels
 from diffbench_components.conditionings.none import None_
+from diffbench_components.conditionings.wrapper import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierGuidance(Conditioning):
+class ClassifierGuidance(Wrapper):
     """eps_hat - w sigma grad log p(y | x_t), and x0_hat + w sigma²/alpha grad with it; grad with respect to x_t.
 
     p(y | x_t) is a classifier of noised images, trained once per data set and noise schedule and shared. The gradient goes through the
@@ -28,23 +29,8 @@ class ClassifierGuidance(Conditioning):
     examples = ({}, {"inner": "film", "scale": 2.0})
 
     @property
-    def ports(self) -> frozenset[str]:
-        return self.inner.ports
-
-    @property
-    def tokens_enter(self) -> Literal["cross_attention", "in_context"]:
-        return self.inner.tokens_enter
-
-    def map_channels(self, dataset: Dataset) -> int:
-        return self.inner.map_channels(dataset)
-
-    @property
     def drop_rate(self) -> float:
         return self.inner.drop_rate
-
-    @property
-    def guidance_scale(self) -> float:
-        return self.scale
 
     @property
     def is_conditional(self) -> bool:
@@ -58,15 +44,10 @@ class ClassifierGuidance(Conditioning):
         return replace(self, inner=self.inner.costs_as(), scale=1.0)
 
     def why_not(self, cell):
-        if self.inner.guidance_scale is not None:
-            return f"classifier_guidance around {self.inner.component_name()} would guide twice"
         first = float(cell.spacing(cell.noise_schedule, cell.scheduler.steps)[0])
         if cell.noise_schedule.at(first).alpha == 0.0:
             return "classifier_guidance cannot start at zero terminal SNR: its shift of x_0 is divided by alpha, which is 0 there"
-        return needs_labels("classifier_guidance", cell) or self.inner.why_not(cell)
-
-    def build(self, io: Io) -> nn.Module:
-        return self.inner.build(io)
+        return self.guides_twice() or needs_labels("classifier_guidance", cell) or self.inner.why_not(cell)
 
     def guide(self, denoise: DenoiseCondition, cond: Tensor | None, helpers: Helpers) -> Denoise:
         w, plain = self.scale, self.inner.guide(denoise, cond, helpers)

@@ -7,13 +7,13 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from diffbench import NoiseSchedule, OptionError
+from diffbench_components.noise_schedules.exploding import Exploding
 
 FIRST = 1e-3                                      # t_1, the time of sigma_min
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edm(NoiseSchedule):
+class Edm(Exploding):
     """alpha = 1, sigma(t) = (sigma_min^(1/rho) + u (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho, u = (t - t_1)/(1 - t_1); continuous.
 
     EDM's own time is sigma itself; our t counts its steps, so that equal steps in t crowd near the data as its sampler's do. The
@@ -25,20 +25,9 @@ class Edm(NoiseSchedule):
     sigma_max: Annotated[float, Gt(0)] = 80.0     # noise at t = 1
     rho: Annotated[float, Ge(1)] = 7.0            # larger: more of the times at low noise
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sigma_max <= self.sigma_min:
-            raise OptionError(f"sigma_max must be above sigma_min, got {self.sigma_max} and {self.sigma_min}")
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t, dtype=torch.float64)
-
     def sigma(self, t: Tensor) -> Tensor:
         t = t.double()
         return torch.where(t < FIRST, self.sigma_min * t / FIRST, self._root(t) ** self.rho)
-
-    def d_alpha(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t, dtype=torch.float64)
 
     def d_sigma(self, t: Tensor) -> Tensor:
         t = t.double()
