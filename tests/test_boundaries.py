@@ -97,3 +97,9 @@ def test_without_the_built_in_entry_points_the_harness_is_empty_and_works(monkey
 def test_the_public_names_exist():
     for name in diffbench.__all__:
         assert getattr(diffbench, name) is not None
+
+
+def test_no_public_name_is_a_module():
+    """Importing the module would put it where the name was, and who came first would decide."""
+    modules = {path.stem for path in (ROOT / "diffbench").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not modules & set(diffbench.__all__)
