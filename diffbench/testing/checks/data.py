@@ -1,0 +1,132 @@
+"""What every dataset, extractor and metric must do."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffbench.contracts import Dataset, Extractor, Metric
+from diffbench.errors import DataError
+from diffbench.registry import Registry
+from diffbench.testing.conformance import NotApplicable
+from diffbench.testing.stand_ins import StandInImages, cell_with
+from diffbench.values import Evidence, Split
+
+Checks = Iterator[tuple[str, Callable[[], Any]]]
+CPU = torch.device("cpu")
+NAMES = ("train", "reference", "held_out")
+
+
+def dataset_checks(registry: Registry, dataset: Dataset) -> Checks:
+    """Three splits of the promised form, disjoint, the same every time."""
+    yield "has three splits of the form it promises", partial(_form, dataset)
+    yield "has no image in two splits", partial(_disjoint, dataset)
+    yield "loads the same bits every time", partial(_repeats, dataset)
+
+
+def _loaded(dataset: Dataset) -> dict[str, Split]:
+    try:
+        dataset.fingerprint()
+        return dataset.load()
+    except DataError as error:
+        raise NotApplicable(str(error)) from error
+
+
+def _form(dataset: Dataset) -> None:
+    splits = _loaded(dataset)
+    assert set(splits) == set(NAMES), f"the splits are {', '.join(splits)}"
+    for name, split in splits.items():
+        _is_bytes(f"images of {name}", split.images, (len(split.images), *dataset.image_shape))
+        assert (split.labels is None) == (dataset.classes is None), f"{name} has labels and classes is {dataset.classes}, or the other way round"
+        if split.labels is not None:
+            seen = set(split.labels.tolist())
+            assert split.labels.dtype == torch.int64 and seen == set(range(dataset.classes)), f"labels of {name} are {split.labels.dtype}, {sorted(seen)[:12]}"
+        assert (split.conditions is None) == (dataset.condition_shape is None), f"{name} has conditions and condition_shape is {dataset.condition_shape}"
+        if split.conditions is not None:
+            _is_bytes(f"conditions of {name}", split.conditions, (len(split.images), *dataset.condition_shape))
+
+
+def _is_bytes(what: str, images: Tensor, shape: tuple[int, ...]) -> None:
+    assert images.dtype == torch.uint8 and tuple(images.shape) == shape, f"{what} are {images.dtype} {list(images.shape)}, promised uint8 {list(shape)}"
+
+
+def _disjoint(dataset: Dataset) -> None:
+    hashes = {name: {hashlib.sha256(image.numpy().tobytes()).digest() for image in split.images} for name, split in _loaded(dataset).items()}
+    for one, other in ((NAMES[0], NAMES[1]), (NAMES[0], NAMES[2]), (NAMES[1], NAMES[2])):
+        shared = len(hashes[one] & hashes[other])
+        assert not shared, f"{shared} images are in {one} and in {other}"
+
+
+def _repeats(dataset: Dataset) -> None:
+    first, second = _loaded(dataset), _loaded(dataset)
+    assert all(torch.equal(first[name].images, second[name].images) for name in first), "images differ between two loads"
+    assert dataset.fingerprint() == dataset.fingerprint() and len(dataset.fingerprint()) == 64, f"the fingerprint is {dataset.fingerprint()!r}"
+
+
+def extractor_checks(registry: Registry, extractor: Extractor) -> Checks:
+    """Finite float64 features of each image alone, the same for one seed."""
+    for statement, check in (("gives finite float64 features, one row per image", _features), ("gives features that do not depend on the batch", _alone),
+                             ("is a function of its seed", _seeded)):
+        yield statement, partial(check, registry, extractor)
+
+
+def _fitted(registry: Registry, extractor: Extractor) -> tuple[dict[str, Tensor], Tensor]:
+    """(weights, images to look at)."""
+    reason = extractor.why_not(cell_with(registry, dataset=StandInImages()))
+    if reason:
+        raise NotApplicable(reason)
+    splits = StandInImages().load()
+    return extractor.fit(splits["train"], 0, CPU)[0], splits["reference"].images[:40]
+
+
+def _features(registry: Registry, extractor: Extractor) -> None:
+    weights, images = _fitted(registry, extractor)
+    features = extractor.features(weights, images, CPU)
+    assert features.shape[0] == len(images) and features.ndim == 2, f"features of {len(images)} images are {list(features.shape)}"
+    assert features.dtype == torch.float64 and features.isfinite().all(), f"features are {features.dtype}, finite: {bool(features.isfinite().all())}"
+
+
+def _alone(registry: Registry, extractor: Extractor) -> None:
+    weights, images = _fitted(registry, extractor)
+    whole, parts = extractor.features(weights, images, CPU), [extractor.features(weights, images[i : i + 1], CPU) for i in range(5)]
+    difference = float((whole[:5] - torch.cat(parts)).abs().max())
+    assert difference < 1e-4 * float(whole.abs().max()), f"features of an image alone and in a batch differ by {difference:.2g}"
+
+
+def _seeded(registry: Registry, extractor: Extractor) -> None:
+    (first, images), (second, _) = _fitted(registry, extractor), _fitted(registry, extractor)
+    assert torch.equal(extractor.features(first, images, CPU), extractor.features(second, images, CPU)), "two fits of one seed differ"
+
+
+def metric_checks(registry: Registry, metric: Metric) -> Checks:
+    """Named finite numbers, better for the same images than for others."""
+    yield "gives finite numbers, the main one without a suffix", partial(_numbers, metric)
+    yield "finds other images worse than the same", partial(_orders, metric)
+
+
+def _evidence(shift: float = 0.0) -> Evidence:
+    """400 images of ten classes with features that tell them apart; `shift` moves the features and turns as large a share of labels wrong."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 10
+    features = torch.randn(400, 6, dtype=torch.float64, generator=generator) + labels[:, None].double() / 5 + shift
+    wrong = torch.rand(400, generator=generator) < shift / 10
+    images = torch.randint(0, 256, (400, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return Evidence(images=images, labels=labels, features=features, predicted=torch.where(wrong, (labels + 1) % 10, labels))
+
+
+def _numbers(metric: Metric) -> None:
+    values = metric.measure(_evidence(1.0), _evidence())
+    assert "" in values, f"its numbers are {', '.join(map(repr, values))}: the main one has no suffix"
+    assert all(isinstance(v, float) and math.isfinite(v) for v in values.values()), f"its numbers are {values}"
+
+
+def _orders(metric: Metric) -> None:
+    same, other = (metric.measure(_evidence(shift), _evidence())[""] for shift in (0.0, 5.0))
+    assert (other < same) == metric.higher_is_better and other != same, f"the same images have {same:.4g}, shifted ones {other:.4g}"
+
