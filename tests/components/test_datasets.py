@@ -1,7 +1,6 @@
 """Datasets: disjoint splits of real images, and every bad file named before anything is trained."""
 
 import hashlib
-import shutil
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import torch
 
 import diffbench
 from diffbench import split_indices
-from tests.conftest import REGISTRY, all_of
+from tests.conftest import all_of
 
 
 def available():
@@ -73,29 +72,3 @@ def test_split_shares_must_be_a_whole():
 def test_the_fingerprint_of_digits_needs_no_import_of_scikit_learn():
     code = "import sys, diffbench; diffbench.load_registry().create('dataset', 'digits').fingerprint(); assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-class TestMnist:
-    def test_the_published_files(self, data_root, monkeypatch):
-        monkeypatch.setenv("DIFFBENCH_DATA", str(data_root))
-        mnist = REGISTRY.create("dataset", "mnist")
-        splits = mnist.load()
-        assert {name: len(s.images) for name, s in splits.items()} == {"train": 60_000, "reference": 5_000, "held_out": 5_000}
-        assert splits["train"].images.shape[1:] == (1, 32, 32) and not splits["train"].images[:, :, :2].any()
-        assert torch.bincount(splits["train"].labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-        part = REGISTRY.create("dataset", "mnist", train_count=1000, pad=False)
-        assert len(part.load()["train"].images) == 1000 and part.image_shape == (1, 28, 28)
-
-    def test_missing_files_say_where_to_put_them(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("DIFFBENCH_DATA", str(tmp_path))
-        with pytest.raises(diffbench.DataError, match=r"train-images-idx3-ubyte is not in .*MNIST/raw; .*--data-root.*download: true"):
-            REGISTRY.create("dataset", "mnist").fingerprint()
-
-    def test_a_damaged_file_is_found(self, data_root, tmp_path, monkeypatch):
-        shutil.copytree(data_root / "MNIST", tmp_path / "MNIST", copy_function=shutil.copyfile)
-        victim = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
-        victim.chmod(0o644)
-        victim.write_bytes(victim.read_bytes()[:-1] + b"\x09")
-        monkeypatch.setenv("DIFFBENCH_DATA", str(tmp_path))
-        with pytest.raises(diffbench.DataError, match="t10k-labels-idx1-ubyte is damaged: its MD5 is .*, the published one 27ae3e4e09519cfbb04c329615203637"):
-            REGISTRY.create("dataset", "mnist").fingerprint()

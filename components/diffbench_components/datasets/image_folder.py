@@ -109,7 +109,7 @@ class ImageFolder(Dataset):
                 else:
                     files.append(path)
         bad += [f"{self._shown(Path(error.filename))}: {error.strerror}" for error in unread]
-        return sorted(files), sorted(bad), ignored
+        return sorted(files), bad, ignored
 
     def _shown(self, path: Path) -> str:
         return os.fsencode(path.relative_to(self._root())).decode(errors="backslashreplace")
@@ -127,7 +127,7 @@ class ImageFolder(Dataset):
         if bad and self.damaged == "error":
             more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
             raise DataError(f"image_folder: {len(bad)} of {count} files in {self._root()} are unusable{left_alone}; mend or remove them, "
-                            f"or write 'damaged: skip':\n  " + "\n  ".join(bad[:SHOWN]) + more)
+                            f"or write 'damaged: skip':\n  " + "\n  ".join(sorted(bad)[:SHOWN]) + more)
         distinct = len(set(_digests(good)))
         if distinct < FEWEST:
             copies = f", {distinct} of them distinct" if distinct < len(good) else ""

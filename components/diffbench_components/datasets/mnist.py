@@ -1,16 +1,13 @@
-"""MNIST through torchvision."""
+"""MNIST, in torchvision's layout."""
 
-import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from annotated_types import Interval
-from torch import Tensor
 
-from diffbench import DataError, Dataset, Split, incidental_option, split_indices
+from diffbench import Dataset, Split, incidental_option
+from diffbench_components.datasets.published import content_hash, grey_images, published_splits, verified
 
 MD5 = {                                                       # as published with the data
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -42,40 +39,18 @@ class Mnist(Dataset):
         return 10
 
     def fingerprint(self) -> str:
-        raw = self._root() / "MNIST" / "raw"
-        if self.download and not all((raw / name).is_file() for name in MD5):
-            self._published(train=True)
-        whole = hashlib.sha256()
-        for name, expected in MD5.items():
-            path = raw / name
-            if not path.is_file():
-                raise DataError(f"mnist: {name} is not in {raw}; say where the data lie with --data-root or DIFFBENCH_DATA, "
-                                "or write 'mnist: {download: true}'")
-            content = path.read_bytes()
-            found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            if found != expected:
-                raise DataError(f"mnist: {path} is damaged: its MD5 is {found}, the published one {expected}; delete it and fetch it again")
-            whole.update(content)
-        return whole.hexdigest()
+        return content_hash(self._files())
 
     def load(self) -> dict[str, Split]:
-        images, labels = self._published(train=True)
-        share = self.train_count / len(images)
-        used = split_indices(labels, {"train": share, "rest": 1 - share})["train"] if share < 1 else torch.arange(len(images))
-        test_images, test_labels = self._published(train=False)
-        halves = split_indices(test_labels, {"reference": 0.5, "held_out": 0.5})
-        splits = {"train": Split(images=images[used], labels=labels[used])}
-        return splits | {name: Split(images=test_images[index], labels=test_labels[index]) for name, index in halves.items()}
+        train_images, train_labels, test_images, test_labels = self._files().values()
+        train = grey_images(train_images, train_labels, pad=self.pad)
+        return published_splits(train, grey_images(test_images, test_labels, pad=self.pad), self.train_count)
 
-    def _published(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        from torchvision.datasets import MNIST
+    def _files(self) -> dict[str, bytes]:
+        return verified("mnist", "MNIST/raw", MD5, _fetch if self.download else None)
 
-        try:
-            source = MNIST(str(self._root()), train=train, download=self.download)
-        except (RuntimeError, OSError) as error:
-            raise DataError(f"mnist cannot be read from {self._root()}: {error}") from error
-        images = source.data[:, None]                         # [N, 1, 28, 28]
-        return torch.nn.functional.pad(images, (2, 2, 2, 2)) if self.pad else images, source.targets
 
-    def _root(self) -> Path:
-        return Path(os.environ.get("DIFFBENCH_DATA") or Path.home() / ".cache" / "diffbench")
+def _fetch(root: Path) -> None:
+    from torchvision.datasets import MNIST
+
+    MNIST(str(root), download=True)
