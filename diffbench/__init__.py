@@ -16,6 +16,7 @@ _HOMES = {
         "Denoise", "DenoiseCondition", "Evidence", "Helpers", "Io", "Level", "Noise", "Noised", "NoisyClassifier", "Prediction", "Signals", "Split",
     ),
     "diffbench.discrete": ("DiscreteNoiseSchedule",),
+    "diffbench.posterior": ("Posterior", "posterior"),
     "diffbench.options": ("Options", "incidental_option", "sampling_option"),
     "diffbench.errors": ("BrokenComponent", "DataError", "DiffbenchError", "Diverged", "MatrixError", "OptionError", "UnknownComponent"),
     "diffbench.registry": ("Registry", "load_registry", "register"),

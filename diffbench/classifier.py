@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffbench.contracts import NoiseSchedule
 from diffbench.errors import DataError, Diverged
 
 BATCH = 128
 WARMUP = 50                           # steps over which the learning rate rises
 READ_BATCH = 512                      # images per pass when nothing is learned
+LEVEL_WAVES = 16                      # frequencies by which a noise level is told
 
 
 class Classifier(nn.Module):
@@ -118,6 +120,83 @@ def fit_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, devi
     if not loss.isfinite():
         raise Diverged(f"the classifier's loss is {float(loss)} after {steps} steps")
     accuracy = float((model.predict(images, device) == labels.cpu()).double().mean())
+    return model, {"train_accuracy": accuracy, "fit_steps": float(steps), "fit_seconds": time.perf_counter() - began}
+
+
+class NoisyClassifier(nn.Module):
+    """A classifier of noised images, p(y | x_t): the trunk of `Classifier` with every GroupNorm scaled and shifted by the noise level.
+
+    It sees x_t at unit variance and log(sigma/alpha) as sines and cosines; inputs are differentiable.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, schedule: NoiseSchedule, width: int = 128):
+        super().__init__()
+        self.schedule = schedule
+        plain = Classifier(image_shape, classes, width)
+        self.trunk, self.head = plain.trunk, plain.head
+        norms = [layer for layer in self.trunk if isinstance(layer, nn.GroupNorm)]
+        self.level = nn.Sequential(nn.Linear(2 * LEVEL_WAVES, width), nn.SiLU())
+        self.modulations = nn.ModuleList(nn.Linear(width, 2 * norm.num_channels) for norm in norms)
+        self.register_buffer("waves", 2.0 ** torch.linspace(-3, 3, LEVEL_WAVES), persistent=False)
+
+    def forward(self, x_t: Tensor, t: float) -> Tensor:
+        """x_t float [N, C, H, W] at one time of its schedule to logits, float [N, K]."""
+        alpha, sigma = self.schedule.scales(t)
+        return self.logits(x_t * (alpha**2 + sigma**2) ** -0.5, x_t.new_full((1,), math.log(self.schedule.nsr(t))))
+
+    def logits(self, x: Tensor, log_nsr: Tensor) -> Tensor:
+        """x at unit variance [N, C, H, W] and its log(sigma/alpha) [N] or [1] to logits [N, K]."""
+        phase = log_nsr[:, None] * self.waves                              # [N, waves]
+        c = self.level(torch.cat([phase.sin(), phase.cos()], dim=1))       # [N, width]
+        modulations = iter(self.modulations)
+        for layer in self.trunk:
+            x = layer(x)
+            if isinstance(layer, nn.GroupNorm):
+                scale, shift = next(modulations)(c)[:, :, None, None].chunk(2, dim=1)
+                x = x * (1 + scale) + shift
+        return self.head(x)
+
+
+def fit_noisy_classifier(images: Tensor, labels: Tensor, classes: int, schedule: NoiseSchedule, seed: int, device: torch.device | str = "cpu", *,
+                         steps: int | None = None, learning_rate: float = 3e-3, weight_decay: float = 0.05) -> tuple[NoisyClassifier, dict[str, float]]:
+    """Fits p(y | x_t) to labelled images noised by a schedule, t uniform over the times a network is trained at.
+
+    images: uint8 [N, C, H, W]; labels: int64 [N]; steps: optimiser steps of 128 images, by default three times `steps_for(N)`.
+    A function of the seed alone, like `fit_classifier`. Facts: train_accuracy at log(sigma/alpha) near -2, fit_steps, fit_seconds.
+    Raises Diverged where the loss is not finite. Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.1.
+    """
+    began = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = NoisyClassifier(tuple(images.shape[1:]), classes, schedule)
+    model.to(device)
+    shown, wanted = images.to(device), labels.to(device)
+    steps = 3 * steps_for(len(images)) if steps is None else steps
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    decay = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * math.cos(0.5 * math.pi * step / steps) ** 2)
+    loss = torch.zeros(())
+    for picked in _batches(len(images), steps, generator):
+        t = schedule.snapped(1 - torch.rand(len(picked), dtype=torch.float64, generator=generator))
+        alpha, sigma = (scale.float().to(device)[:, None, None, None] for scale in (schedule.alpha(t), schedule.sigma(t)))
+        eps = torch.randn((len(picked), *images.shape[1:]), generator=generator).to(device)
+        x = (alpha * _scaled(shown[picked.to(device)]) + sigma * eps) / (alpha**2 + sigma**2).sqrt()
+        log_nsr = (sigma.log() - alpha.clamp(min=1e-6).log()).flatten()
+        loss = F.cross_entropy(model.logits(x, log_nsr), wanted[picked.to(device)])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
+    if not loss.isfinite():
+        raise Diverged(f"the loss of the classifier of noised images is {float(loss)} after {steps} steps")
+    model.requires_grad_(False).eval()
+    with torch.no_grad():
+        t = schedule.time_of(math.exp(-2.0))
+        alpha, sigma = schedule.scales(t)
+        noised = alpha * _scaled(images) + sigma * torch.randn(images.shape, generator=generator)
+        seen = torch.cat([model(part.to(device), t).argmax(1).cpu() for part in noised.split(READ_BATCH)])
+    accuracy = float((seen == labels.cpu()).double().mean())
     return model, {"train_accuracy": accuracy, "fit_steps": float(steps), "fit_seconds": time.perf_counter() - began}
 
 

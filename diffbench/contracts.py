@@ -251,7 +251,9 @@ class Scheduler(Component):
     """One reverse step from t to s < t. It owns no loop, no clock, no generator and no counter."""
 
     kind = "scheduler"
-    order: ClassVar[int] = 1                          # claimed global order of convergence (weak where noise is added); 0: more steps alone do not help
+    # Claimed global order of convergence (weak where noise is added) on steps so graded that a multistep start-up does not count;
+    # 0: more steps alone do not help. A property where it depends on options.
+    order: ClassVar[int] = 1
     min_steps: ClassVar[int] = 1                      # fewest steps every configuration takes
     steps: int
 

@@ -30,6 +30,8 @@ class DiscreteNoiseSchedule(NoiseSchedule):
     timesteps: Annotated[int, Ge(2)] = 1000           # T, grid points of the table
     zero_terminal_snr: bool = False                   # rescale the table so that alpha_bar_T = 0: then v or x0, not epsilon
 
+    examples = ({}, {"zero_terminal_snr": True})
+
     @abstractmethod
     def alpha_bar(self) -> Tensor:
         """The published table, float64 [T], decreasing; entry i - 1 belongs to t = i/T. DDPM's alpha_bar is alpha²."""

@@ -19,7 +19,7 @@ from diffbench.planning import Plan, Stage
 from diffbench.store import Store
 
 # Long stages, and those many others wait for, first; measuring speed comes last, alone.
-ORDER = ("train", "extractor", "classifier", "sample", "reference", "features", "evaluate", "throughput")
+ORDER = ("train", "noisy_classifier", "extractor", "classifier", "sample", "reference", "features", "evaluate", "throughput")
 POLL_SECONDS = 0.2
 LOG_LINES = 5
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     import click
 
+    from diffbench.contracts import Component
     from diffbench.kinds import Kind
     from diffbench.planning import Plan, Stage
-    from diffbench.registry import Ref
+    from diffbench.registry import Ref, Registry
 
 hookspec = pluggy.HookspecMarker("diffbench")
 hookimpl = pluggy.HookimplMarker("diffbench")
@@ -56,6 +57,11 @@ def diffbench_stage_finished(stage: Stage, status: str, seconds: float) -> None:
 @hookspec
 def diffbench_row_added(row: dict[str, Any]) -> None:
     """A cell has got its line of the result table."""
+
+
+@hookspec
+def diffbench_checks(kind: str) -> Callable[[Registry, Component], Iterator[tuple[str, Callable[[], Any]]]] | None:
+    """Further conformance checks for a kind: a function (registry, component) -> (statement, check) pairs; a check raises AssertionError where it fails."""
 
 
 @hookspec

@@ -16,9 +16,10 @@ from diffbench.settings import settings_json
 from diffbench.specs import describe, digest, identity, label, rebuild
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "reference": 1, "train": 1, "sample": 1, "features": 1, "evaluate": 1, "throughput": 1}
+VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 2, "sample": 2, "features": 1, "evaluate": 1, "throughput": 1}
 JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
 EXTRACTOR_SEED = 0
+GUIDE_SEED = 2                        # nor may the classifier that guides
 TRAINING_PARTS = ("backbone", "noise_schedule", "parameterization", "objective", "conditioning")
 
 
@@ -125,7 +126,8 @@ def why_not(cell: Cell, matrix: Matrix, registry: Registry) -> str | None:
         has = ", ".join(sorted(cell.backbone.ports)) or "no socket"
         return (f"{label(cell.conditioning, registry)} fills the socket {', '.join(sorted(missing))}, "
                 f"and {registry.ref_of(cell.backbone).full_name} has {has}")
-    for component in (*cell.components().values(), *((matrix.extractor,) if matrix.metrics else ())):
+    # The spacing first: others ask it for its times, which it may not have for this schedule.
+    for component in (cell.spacing, *cell.components().values(), *((matrix.extractor,) if matrix.metrics else ())):
         reason = component.why_not(cell)
         if reason:
             return reason
@@ -171,13 +173,21 @@ class _Builder:
         train = self._add("train", trained, described, {}, self._train_label(cell))
 
         sampling = {kind: identity(getattr(cell, kind), self.registry, ("training", "sampling")) for kind in ("conditioning", "spacing", "scheduler")}
-        sample = self._add("sample", {"train": train, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}, described,
-                           {"train": train}, self._sample_label(cell))
+        parents = {"train": train}
+        if cell.conditioning.needs_classifier:
+            parents["noisy_classifier"] = self._noisy_classifier(cell, dataset, parts["noise_schedule"])
+        sample = self._add("sample", {**parents, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}, described,
+                           parents, self._sample_label(cell))
         stages = {"train": train, "sample": sample}
         if metrics:
             stages |= self._measured(cell, dataset, sample, metrics, needs_judge)
         stages |= self._throughput(cell, described)
         return stages
+
+    def _noisy_classifier(self, cell: Cell, dataset: Any, schedule: Any) -> str:
+        task = {"dataset": describe(cell.dataset, self.registry), "noise_schedule": describe(cell.noise_schedule, self.registry), "seed": GUIDE_SEED}
+        name = f"{self.registry.ref_of(cell.dataset).full_name} under {label(cell.noise_schedule, self.registry)}"
+        return self._add("noisy_classifier", {"dataset": dataset, "noise_schedule": schedule, "seed": GUIDE_SEED}, task, {}, name)
 
     def _measured(self, cell: Cell, dataset: Any, sample: str, metrics: list[Any], needs_judge: bool) -> dict[str, str]:
         data = {"dataset": describe(cell.dataset, self.registry)}
@@ -202,7 +212,8 @@ class _Builder:
 
     def _throughput(self, cell: Cell, described: dict[str, Any]) -> dict[str, str]:
         settings, machine = self.matrix.throughput, fingerprint(self.plan.device)
-        around = {"image_shape": list(cell.dataset.image_shape), "classes": cell.dataset.classes, "throughput": settings_json(settings), "machine": machine,
+        around = {"image_shape": list(cell.dataset.image_shape), "classes": cell.dataset.classes, "condition_shape": cell.dataset.condition_shape,
+                  "throughput": settings_json(settings), "machine": machine,
                   "backbone": identity(cell.backbone, self.registry, ("training",)), "precision": cell.train.precision,
                   "parameterization": identity(cell.parameterization, self.registry, ("training",))}
         task = described | {"throughput": settings_json(settings)}

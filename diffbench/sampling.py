@@ -22,22 +22,23 @@ class Drawn:
 
 
 def sample(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, x_T: Tensor, *, spacing: Spacing | None = None,
-           seeds: Sequence[int] | None = None) -> Drawn:
+           seeds: Sequence[int] | None = None, temperature: float = 1.0) -> Drawn:
     """Runs a scheduler from x_T down to the clean level.
 
     denoise(x_t, t) -> Prediction(x0, eps): x_t [B, C, H, W] in the dtype of x_T, t a float.
     x_T: [B, C, H, W] at the first time of the spacing, standard deviation sqrt(alpha² + sigma²); see `initial`.
     spacing: the default spacing of the registry where None.
     seeds: one 64-bit integer per sample, 0..B-1 where None; the noise of a sample depends on its seed and the step alone.
+    temperature: factor on the noise that a stochastic scheduler injects, >= 0; x_T is left as it is.
     """
     counter = _Counter(denoise)
-    for x_t in trajectory(counter, schedule, scheduler, x_T, spacing=spacing, seeds=seeds):  # noqa: B007  the last state is the result
+    for x_t in trajectory(counter, schedule, scheduler, x_T, spacing=spacing, seeds=seeds, temperature=temperature):  # noqa: B007  the last state is the result
         pass
     return Drawn(x_0=x_t, nfe=counter.images / len(x_T))
 
 
 def trajectory(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, x_T: Tensor, *, spacing: Spacing | None = None,
-               seeds: Sequence[int] | None = None) -> Iterator[Tensor]:
+               seeds: Sequence[int] | None = None, temperature: float = 1.0) -> Iterator[Tensor]:
     """Every state of a sampler run, x_T first and x_0 last: steps + 1 tensors. Arguments as for `sample`."""
     seeds = range(len(x_T)) if seeds is None else seeds
     if len(seeds) != len(x_T):
@@ -47,7 +48,8 @@ def trajectory(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, 
     yield x_t
     for index, (t, s) in enumerate(zip(times, times[1:])):  # noqa: B905  pairs of neighbours
         def step_noise(draw: int = 0, index: int = index) -> Tensor:
-            return noise.normal(seeds, tuple(x_T.shape[1:]), index, draw, device=x_T.device).to(x_T.dtype)
+            drawn = noise.normal(seeds, tuple(x_T.shape[1:]), index, draw, device=x_T.device).to(x_T.dtype)
+            return drawn if temperature == 1 else temperature * drawn
         # no_grad, not inference_mode: a guidance may differentiate a classifier inside the step.
         with torch.no_grad():
             x_t, state = scheduler.step(denoise, schedule, x_t, t, s, state, step_noise)

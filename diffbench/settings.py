@@ -33,6 +33,7 @@ class Sample(Options):
     count: Annotated[int, Ge(2)] = 1000                                   # images per cell and seed; labels go round
     batch_size: Annotated[int, Ge(1)] = incidental_option(250)            # images at a time; never changes the noise of an image
     clip: bool = True                                                     # clamp x0_hat to the range of pixels, after guidance
+    temperature: Annotated[float, Ge(0)] = 1.0                            # factor on the noise a scheduler injects; not on x_T
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import diffbench
 from diffbench.errors import BrokenComponent
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -52,34 +53,69 @@ def is_editable(distribution: importlib.metadata.Distribution) -> bool:
 @functools.cache
 def summary(target: str) -> Summary:
     """The summary of "module:Class"; empty where there is no source to read."""
-    tree = _class_tree(target)
-    if tree is None:
+    found = _class_tree(target)
+    if found is None:
         return Summary(text="(no source found)")
-    options, facts = [], {}
+    tree, module = found
+    options = {name: default for base in _bases(tree, module, target) for name, default in summary(base).options}
+    facts = {}
     for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             if "ClassVar" in ast.unparse(node.annotation):
                 facts[node.target.id] = node.value
             else:
-                options.append((node.target.id, _default(node.value)))
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "ClassVar" not in ast.unparse(node.annotation):
-            options.append((node.target.id, "required"))
+                options[node.target.id] = "required" if node.value is None else _default(node.value)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             facts[node.targets[0].id] = node.value
-    return Summary(text=(ast.get_docstring(tree) or "").partition("\n")[0], options=tuple(options),
+    return Summary(text=(ast.get_docstring(tree) or "").partition("\n")[0], options=tuple(options.items()),
                    aliases=tuple(_literal(facts.get("aliases"), ())), is_default=bool(_literal(facts.get("default_of_kind"), False)))
 
 
+def _bases(tree: ast.ClassDef, module: ast.Module, target: str) -> list[str]:
+    """The classes a component shares its options with, as "module:Class"; the kinds themselves have none."""
+    homes = {alias.asname or alias.name: (node.module, alias.name) for node in module.body if isinstance(node, ast.ImportFrom) and node.module
+             for alias in node.names}
+    found = []
+    for base in (b.id for b in tree.bases if isinstance(b, ast.Name)):
+        home, name = homes.get(base, (target.partition(":")[0], base))
+        home = diffbench._HOME_OF.get(name, home) if home == "diffbench" else home
+        if home != "diffbench.contracts":
+            found.append(f"{home}:{name}")
+    return found
+
+
 def code_hash(module: str) -> str:
-    """SHA-256 of a module's source without comments and docstrings: what a component under development is cached by."""
-    path = _module_path(module)
-    if path is None:
-        raise BrokenComponent(f"the source of {module} cannot be read, so its results cannot be told apart from those of another version")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body[0].value.value = ""
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    """SHA-256 of a module's source without comments and docstrings, and of what it imports from its own package: what a
+    component under development is cached by."""
+    whole = hashlib.sha256()
+    for _, tree in sorted(_with_its_helpers(module).items()):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+                node.body[0].value.value = ""
+        whole.update(f"{ast.dump(tree)}\0".encode())
+    return whole.hexdigest()
+
+
+def _with_its_helpers(module: str) -> dict[str, ast.Module]:
+    """The syntax trees of a module and of the modules of its own package that it imports, directly or not."""
+    found: dict[str, ast.Module] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found else _module_path(name)
+        if path is None and name == module:
+            raise BrokenComponent(f"the source of {module} cannot be read, so its results cannot be told apart from those of another version")
+        if path is None:
+            continue
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+        waiting += [node.module for node in ast.walk(found[name]) if isinstance(node, ast.ImportFrom) and _is_sibling(node, module)]
+    return found
+
+
+def _is_sibling(node: ast.ImportFrom, module: str) -> bool:
+    """Whether an import statement names a module of the same distribution's package."""
+    package = module.partition(".")[0]
+    return not node.level and node.module is not None and node.module.startswith(f"{package}.") and package != "diffbench"
 
 
 def run_file(path: str) -> None:
@@ -100,7 +136,7 @@ def run_file(path: str) -> None:
         raise BrokenComponent(f"--plugin {path} failed with {type(error).__name__}: {error}") from error
 
 
-def _class_tree(target: str) -> ast.ClassDef | None:
+def _class_tree(target: str) -> tuple[ast.ClassDef, ast.Module] | None:
     module, _, attribute = target.partition(":")
     path = _module_path(module)
     if path is None:
@@ -109,7 +145,7 @@ def _class_tree(target: str) -> ast.ClassDef | None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, OSError, UnicodeDecodeError):
         return None
-    return next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == attribute), None)
+    return next(((n, tree) for n in tree.body if isinstance(n, ast.ClassDef) and n.name == attribute), None)
 
 
 def _module_path(module: str) -> Path | None:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from diffbench import sampling, training
-from diffbench.classifier import Classifier, fit_classifier
+from diffbench.classifier import Classifier, NoisyClassifier, fit_classifier, fit_noisy_classifier
 from diffbench.contracts import Dataset
-from diffbench.denoiser import Denoiser, clipped, to_pixels
+from diffbench.denoiser import Denoiser, as_condition, clipped, condition_of, to_pixels
 from diffbench.errors import Diverged
 from diffbench.matrix import Cell
 from diffbench.noise import sample_seeds
@@ -72,7 +72,9 @@ def sample(context: Context) -> Files:
     cell = context.cell()
     model = training.build(cell, context.device).eval()
     model.load_state_dict(context.tensors("train", "weights.safetensors"))
-    drawn, labels = draw(cell, model, cell.sample.count, context.device, context.progress)
+    classifier = context.tensors("noisy_classifier", "weights.safetensors") if cell.conditioning.needs_classifier else None
+    cond, labels = asked_for(cell)
+    drawn = draw(cell, model, cond, helpers_for(cell, context.device, classifier), context.device, context.progress)
     finite = drawn.flatten(1).isfinite().all(1)
     if not finite.all():
         raise Diverged(f"{int((~finite).sum())} of {len(drawn)} samples are not finite")
@@ -82,21 +84,53 @@ def sample(context: Context) -> Files:
     return {"images.safetensors": safetensors.torch.save(tensors), "facts.json": _json(facts)}
 
 
-def draw(cell: Cell, model: Denoiser, count: int, device: torch.device, progress: Callable[[int, int], None] = lambda done, of: None,
-         ) -> tuple[Tensor, Tensor | None]:
-    """(x_0 [count, C, H, W] on the host, labels [count] or None). Sample i asks for label i mod K and owns its noise."""
-    batches = []
+def asked_for(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
+    """(condition as stored, labels) of each sample: labels go round; images that are conditions, and what they show, those of the reference split."""
+    count = cell.sample.count
+    if cell.dataset.condition_shape is not None:
+        split = cell.dataset.load()["reference"]
+        index = torch.arange(count) % len(split.images)
+        return split.conditions[index], None if split.labels is None else split.labels[index]
     labels = None if cell.dataset.classes is None else torch.arange(count) % cell.dataset.classes
+    return labels, labels
+
+
+def helpers_for(cell: Cell, device: torch.device, weights: dict[str, Tensor] | None = None) -> Helpers:
+    """What guidance may use in a cell; a classifier of noised images with these weights, or untrained where only time counts."""
+    if not cell.conditioning.needs_classifier:
+        return Helpers(schedule=cell.noise_schedule)
+    classifier = NoisyClassifier(cell.dataset.image_shape, cell.dataset.classes, cell.noise_schedule)
+    if weights is not None:
+        classifier.load_state_dict(weights)
+    return Helpers(schedule=cell.noise_schedule, classifier=classifier.to(device).requires_grad_(False).eval())
+
+
+def draw(cell: Cell, model: Denoiser, cond: Tensor | None, helpers: Helpers, device: torch.device,
+         progress: Callable[[int, int], None] = lambda done, of: None) -> Tensor:
+    """x_0 [count, C, H, W] on the host. Sample i has condition i of `cond` (as stored) and owns its noise."""
+    count, batches = cell.sample.count, []
     for first in range(0, count, cell.sample.batch_size):
         seeds = sample_seeds(cell.seed, first, min(cell.sample.batch_size, count - first))
-        cond = None if labels is None else labels[first : first + len(seeds)].to(device)
-        denoise = cell.conditioning.guide(model.denoise, cond, Helpers(schedule=cell.noise_schedule))
+        told = None if cond is None else as_condition(cond[first : first + len(seeds)].to(device))
+        denoise = cell.conditioning.guide(model.denoise, told, helpers)
         if cell.sample.clip:
             denoise = clipped(denoise, cell.noise_schedule)
         x_T = sampling.initial(cell.noise_schedule, cell.spacing, cell.scheduler.steps, seeds, cell.dataset.image_shape, device)
-        batches.append(sampling.sample(denoise, cell.noise_schedule, cell.scheduler, x_T, spacing=cell.spacing, seeds=seeds).x_0)
+        batches.append(sampling.sample(denoise, cell.noise_schedule, cell.scheduler, x_T, spacing=cell.spacing, seeds=seeds,
+                                       temperature=cell.sample.temperature).x_0)
         progress(first + len(seeds), count)
-    return torch.cat(batches).cpu(), labels
+    return torch.cat(batches).cpu()
+
+
+def noisy_classifier(context: Context) -> Files:
+    """The classifier of noised images that guides; never the judge."""
+    dataset: Dataset = context.component("dataset")
+    splits = dataset.load()
+    train_split = splits["train"]
+    model, facts = fit_noisy_classifier(train_split.images, train_split.labels, dataset.classes, context.component("noise_schedule"),
+                                        seed=context.task["seed"], device=context.device)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    return {"weights.safetensors": safetensors.torch.save(weights), "facts.json": _json(facts)}
 
 
 def extractor(context: Context) -> Files:
@@ -152,7 +186,7 @@ def throughput(context: Context) -> Files:
 
 
 STAGES: dict[str, Callable[[Context], Files]] = {
-    "extractor": extractor, "classifier": classifier, "reference": reference, "train": train,
+    "extractor": extractor, "classifier": classifier, "noisy_classifier": noisy_classifier, "reference": reference, "train": train,
     "sample": sample, "features": features, "evaluate": evaluate, "throughput": throughput,
 }
 
@@ -161,7 +195,8 @@ def _timed_sampling(cell: Cell, settings: dict[str, Any], context: Context) -> d
     batch = settings["batch_size"]
     cell = replace(cell, sample=replace(cell.sample, batch_size=batch, count=batch))
     model = training.build(cell, context.device).eval()
-    timing = measure(lambda: draw(cell, model, batch, context.device), settings["repeats"], context.device)
+    split, helpers = _made_up(cell, batch), helpers_for(cell, context.device)
+    timing = measure(lambda: draw(cell, model, condition_of(split), helpers, context.device), settings["repeats"], context.device)
     nfe = model.evaluations / batch / (len(timing.seconds) + len(timing.warmup_seconds))
     return _timing_facts(timing) | {"images": batch, "nfe": nfe, "seconds_per_nfe": timing.median / nfe, "batch_size": batch,
                                     "parameters": sum(p.numel() for p in model.parameters()), "gmac_per_nfe": gmac_per_nfe(cell, model, context.device)}
@@ -170,11 +205,19 @@ def _timed_sampling(cell: Cell, settings: dict[str, Any], context: Context) -> d
 def _timed_training(cell: Cell, repeats: int, context: Context) -> dict[str, Any]:
     cell = replace(cell, train=replace(cell.train, steps=TIMED_TRAIN_STEPS))
     batch = cell.train.batch_size
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, *cell.dataset.image_shape), dtype=torch.uint8, generator=generator)
-    labels = None if cell.dataset.classes is None else torch.arange(batch) % cell.dataset.classes
-    timing = measure(lambda: training.train(cell, Split(images=images, labels=labels), context.device), repeats, context.device)
+    split = _made_up(cell, batch)
+    timing = measure(lambda: training.train(cell, split, context.device), repeats, context.device)
     return _timing_facts(timing) | {"images": batch * TIMED_TRAIN_STEPS, "batch_size": batch}
+
+
+def _made_up(cell: Cell, count: int) -> Split:
+    """Random images with the shapes of a data set: time does not depend on what they show."""
+    generator, dataset = torch.Generator().manual_seed(0), cell.dataset
+
+    def images(shape: tuple[int, int, int]) -> Tensor:
+        return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+    return Split(images=images(dataset.image_shape), labels=None if dataset.classes is None else torch.arange(count) % dataset.classes,
+                 conditions=None if dataset.condition_shape is None else images(dataset.condition_shape))
 
 
 def gmac_per_nfe(cell: Cell, model: Denoiser, device: torch.device) -> float:
@@ -182,7 +225,8 @@ def gmac_per_nfe(cell: Cell, model: Denoiser, device: torch.device) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     x = torch.zeros(1, *cell.dataset.image_shape, device=device)
-    cond = None if cell.dataset.classes is None else torch.zeros(1, dtype=torch.int64, device=device)
+    stored = condition_of(_made_up(cell, 1))
+    cond = None if stored is None else as_condition(stored.to(device))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.denoise(x, 0.5, cond, torch.zeros(1, dtype=torch.bool, device=device))
     return counter.get_total_flops() / 2e9

@@ -57,13 +57,11 @@ def train(cell: Cell, split: Split, device: torch.device, progress: Callable[[in
         for first in range(0, settings.steps, CHUNK):
             total = torch.zeros((), device=device)
             steps = range(first, min(first + CHUNK, settings.steps))
-            for step, (x_0, eps, cond, drop, level, c_noise) in zip(steps, batches.draw(len(steps)), strict=True):
+            for step, (noised, cond, drop, c_noise) in zip(steps, batches.draw(len(steps)), strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(cell, step)
-                x_t = level.alpha * x_0 + level.sigma * eps                      # [B, C, H, W]
                 with autocast:
-                    out = model(x_t, level, c_noise, cond, drop)
-                noised = Noised(x_0, eps, x_t, level)
+                    out = model(noised.x_t, noised.level, c_noise, cond, drop)
                 loss = cell.objective.loss(out.float(), noised, cell.noise_schedule, cell.parameterization).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -115,12 +113,14 @@ class _Batches:
         self.left = torch.empty(0, dtype=torch.int64)
 
     def draw(self, steps: int):
-        cell, size = self.cell, self.cell.train.batch_size
+        cell, schedule, size = self.cell, self.cell.noise_schedule, self.cell.train.batch_size
         u = torch.rand(steps, size, dtype=torch.float64, generator=self.times)
-        t = cell.objective.times(u, cell.noise_schedule)                         # [steps, B] float64
-        levels = cell.noise_schedule.level(t)
+        t = cell.objective.times(u, schedule)                                    # [steps, B] float64
+        levels = schedule.level(t)
         c_noise = torch.as_tensor(cell.parameterization.c_noise(levels)).float().to(self.device)
-        moved = [part.float().to(self.device) for part in levels]                # one transfer each per chunk
+        moved = self._moved(levels)
+        # A bound needs the level that a step goes to; t - 1/T is rounded back onto the grid.
+        previous = self._moved(schedule.level(((t * schedule.grid).round() - 1) / schedule.grid)) if cell.objective.learns_variance else None
         drop = (torch.rand(steps, size, generator=self.times) < cell.conditioning.drop_rate).to(self.device)
         flip = (torch.rand(steps, size, generator=self.times) < 0.5).to(self.device) if cell.train.flip else None
         for i, index in enumerate(self._indices(steps * size).view(steps, size).to(self.device)):
@@ -128,11 +128,23 @@ class _Batches:
             if flip is not None:
                 x_0 = torch.where(flip[i][:, None, None, None], x_0.flip(-1), x_0)
             eps = torch.randn(x_0.shape, generator=self.noise, device=self.device)
-            level = Level(*(part[i][:, None, None, None] for part in moved))     # [B, 1, 1, 1] each
-            yield x_0, eps, None if self.conditions is None else as_condition(self.conditions[index]), drop[i], level, c_noise[i]
+            level = _of_step(moved, i)                                           # [B, 1, 1, 1] each
+            x_t = level.alpha * x_0 + level.sigma * eps                          # [B, C, H, W]
+            noised = Noised(x_0, eps, x_t, level, previous and _of_step(previous, i))
+            cond = None if self.conditions is None else as_condition(self.conditions[index])
+            if flip is not None and cond is not None and cond.ndim == 4:         # an image and its condition are mirrored together
+                cond = torch.where(flip[i][:, None, None, None], cond.flip(-1), cond)
+            yield noised, cond, drop[i], c_noise[i]
+
+    def _moved(self, levels: Level) -> Level:
+        return Level(*(part.float().to(self.device) for part in levels))         # one transfer each per chunk
 
     def _indices(self, count: int) -> Tensor:
         while len(self.left) < count:
             self.left = torch.cat([self.left, torch.randperm(len(self.images), generator=self.order)])
         taken, self.left = self.left[:count], self.left[count:]
         return taken
+
+
+def _of_step(levels: Level, step: int) -> Level:
+    return Level(*(part[step][:, None, None, None] for part in levels))

@@ -43,6 +43,7 @@ class Noised(NamedTuple):
     eps: Tensor                       # [B, C, H, W]
     x_t: Tensor                       # [B, C, H, W]
     level: Level                      # tensors [B, 1, 1, 1]
+    previous: Level | None = None     # the next cleaner grid point, tensors [B, 1, 1, 1]; given where the objective learns the variance
 
 
 Denoise = Callable[[Tensor, float], Prediction]               # denoise(x_t, t); the condition is already bound

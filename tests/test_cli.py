@@ -106,3 +106,31 @@ def test_smoke_walks_the_quickstart(tmp_path, shared_folder):
     out = tmp_path / "runs" / "quickstart-smoke"
     assert len(list((out / "samples").glob("*.png"))) == 16
     assert "euler_sde" in (out / "fid.md").read_text() and "euler_sde" in (out / "throughput.md").read_text()
+
+
+class TestCheck:
+    def test_a_good_component_is_counted_and_what_does_not_apply_has_a_reason(self):
+        done = diffbench("check", "spacing", "leading", "-v")
+        assert done.returncode == 0 and "passed  leading decreases strictly to the clean level of linear" in done.stdout
+        assert "not applicable  leading decreases strictly to the clean level of vp: leading spacing strides over grid points, and vp is continuous" in done.stdout
+        assert "in all 14 passed, 4 not applicable" in done.stdout
+
+    def test_a_bad_one_fails_with_a_sentence(self, tmp_path):
+        (tmp_path / "mine.py").write_text(
+            "from dataclasses import dataclass\nimport torch, diffbench\n@diffbench.register\n@dataclass(frozen=True, kw_only=True)\n"
+            "class Upwards(diffbench.Spacing):\n    'Wrong.'\n    def __call__(self, schedule, steps):\n"
+            "        return torch.linspace(0, 1, steps + 1, dtype=torch.float64)\n")
+        done = diffbench("check", "upwards", "--plugin", tmp_path / "mine.py")
+        assert done.returncode == 1 and "failed  upwards decreases strictly to the clean level of linear: 1 steps are [0.0, 1.0]" in done.stdout
+        found = json.loads(diffbench("check", "upwards", "--json", "--plugin", tmp_path / "mine.py").stdout)
+        assert {record["status"] for record in found} == {"failed"} and len(found) == 18
+
+    def test_an_unknown_name_is_refused(self):
+        done = diffbench("check", "no-such")
+        assert done.returncode == 2 and "there is no component, kind or package named 'no-such' to check" in done.stderr
+
+
+def test_show_gives_presets_and_terminal_levels():
+    assert "preset ddpm_cifar10: channels 128" in diffbench("show", "backbone", "unet").stdout
+    shown = diffbench("show", "noise-schedule", "rectified_flow").stdout
+    assert "terminal SNR: 0" in shown and "alpha 0, sigma 1" in shown

@@ -289,3 +289,41 @@ def test_workers_are_spawned_where_the_system_cannot_fork(tmp_path, monkeypatch)
     done = run(tmp_path, matrix(axes=axes, metrics=[]), plugins=[PLUGIN])
     assert done.counts == {"ok": 1, "failed": 1}
     assert diffbench.load(tmp_path / "out")["git_commit"].map(lambda c: c is None or len(c.partition("+")[0]) == 40).all()
+
+
+def test_a_classifier_of_noised_images_is_fitted_once_per_schedule_and_guides(tmp_path):
+    axes = {**MATRIX["axes"], "noise_schedule": ["linear", "cosine"], "spacing": [{"uniform": {"start": 0.98}}],
+            "conditioning": [{"classifier_guidance": {"scale": [1.0, 3.0]}}], "scheduler": [{"ddim": {"steps": 2}}]}
+    plan = diffbench.plan(matrix(axes=axes), device="cpu")
+    assert plan.summary()["stages"]["noisy_classifier"] == 2 and plan.summary()["stages"]["train"] == 2
+    done = run(tmp_path, matrix(axes=axes))
+    rows = diffbench.load(tmp_path / "out")
+    assert done.counts == {"ok": 4} and rows["class_accuracy"].notna().all() and list(rows["nfe"]) == [2.0] * 4
+
+
+def test_an_image_can_be_the_condition(tmp_path):
+    """Super-resolution by concat; the plan says which conditionings take no image, and what is measured needs the inner labels only."""
+    axes = {**MATRIX["axes"], "conditioning": ["concat", {"cfg": {"inner": "cross_attention"}}, "film"], "scheduler": [{"ddim": {"steps": 2}}]}
+    done = run(tmp_path, matrix(dataset={"super_resolution": {"inner": "digits"}}, axes=axes))
+    rows = diffbench.load(tmp_path / "out")
+    assert done.counts == {"ok": 2, "skipped": 1} and rows["class_accuracy"].notna().sum() == 2
+    assert "film takes labels, and the condition of super_resolution is an image" in rows["reason"].iloc[2]
+
+
+def test_a_learned_variance_reaches_the_sampler_and_other_pairs_are_skipped_with_a_reason(tmp_path):
+    axes = {**MATRIX["axes"], "objective": ["hybrid", "mse"], "conditioning": ["film"], "noise_schedule": ["linear", "vp", "rectified_flow"],
+            "scheduler": [{"ddpm": {"steps": 3, "variance": "learned"}}, {"heun": {"steps": 2}}]}
+    done = run(tmp_path, matrix(axes=axes, metrics=[]))
+    rows = diffbench.load(tmp_path / "out")
+    assert done.counts == {"ok": 4, "skipped": 8}
+    assert set(rows["reason"]) - {""} == {
+        "hybrid sums over the steps of a discrete schedule, and vp is continuous",
+        "epsilon cannot be decoded at zero terminal SNR: alpha(1) = 0 leaves x_0 undetermined; use v or x0",
+        "ddpm's learned variance is trained by hybrid or vlb, and the objective is mse"}
+
+
+def test_temperature_is_part_of_a_cell(tmp_path):
+    axes = {**MATRIX["axes"], "conditioning": ["film"], "scheduler": [{"ddpm": {"steps": 3}}], "sample.temperature": [1.0, 0.5]}
+    run(tmp_path, matrix(axes=axes))
+    first, second = (diffbench.load(tmp_path / "out")["fd_dataset_classifier"])
+    assert first != second

@@ -7,6 +7,7 @@ import pytest
 
 from diffbench import matrix
 from diffbench.errors import MatrixError
+from diffbench.specs import label
 from tests.conftest import REGISTRY
 
 HEAD = """\
@@ -231,3 +232,14 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(MatrixError, match="not UTF-8 text"):
         matrix.load(tmp_path / "binary.yaml", REGISTRY)
+
+
+def test_presets_stand_for_their_options_and_name_the_rows():
+    made = cells(HEAD + "axes: {scheduler: ddim, backbone: [{unet: {preset: [tiny, small]}}, {dit: {preset: B, patch: 4}}]}\n")
+    assert [label(c.backbone, REGISTRY) for c in made] == ["unet(preset=tiny)", "unet(preset=small)", "dit(preset=B, patch=4)"]
+    assert made[0].backbone.channels == 16 and made[2].backbone.width == 768
+
+
+def test_an_unknown_preset_is_a_mistake_with_its_place(tmp_path):
+    (said,) = mistakes(tmp_path, HEAD + "axes: {scheduler: ddim, backbone: {unet: {preset: tinny}}}\n")
+    assert said.startswith("matrix.yaml:5:51: axes.backbone.unet.preset: unknown preset 'tinny'. Did you mean 'tiny'?"), said

@@ -43,7 +43,7 @@ def test_each_axis_has_at_most_one_default():
 
 
 def test_a_misspelt_name_gets_the_nearest_and_all_known():
-    with pytest.raises(diffbench.UnknownComponent, match=r"no scheduler named 'ddppm'\. Did you mean 'ddpm'\? Known: ddim, ddpm, euler_sde, pndm"):
+    with pytest.raises(diffbench.UnknownComponent, match=r"no scheduler named 'ddppm'\. Did you mean 'ddpm'\? Known: ddim, ddpm, deis, .*, unipc"):
         REGISTRY.create("scheduler", "ddppm")
 
 
@@ -187,3 +187,41 @@ def test_the_code_hash_ignores_comments_and_docstrings(tmp_path, monkeypatch):
         (tmp_path / f"hashed_{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     assert source.code_hash("hashed_v1") == source.code_hash("hashed_v2") != source.code_hash("hashed_v3")
+
+
+def test_the_code_hash_follows_helpers_of_the_same_package(tmp_path, monkeypatch):
+    """An edit in a module that a component imports from its own package re-runs what it touches."""
+    package = tmp_path / "helped"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "main.py").write_text("from helped.inner import f\nfrom os import path\n")
+    (package / "inner.py").write_text("from helped.deepest import f\n")
+    (package / "deepest.py").write_text("def f():\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = source.code_hash("helped.main")
+    (package / "deepest.py").write_text("def f():\n    'Now with words.'\n    return 1\n")
+    assert source.code_hash("helped.main") != before, "a docstring is a statement more"
+    (package / "deepest.py").write_text("def f():\n    return 2\n")
+    assert source.code_hash("helped.main") != before
+    (package / "unused.py").write_text("x = 1\n")
+    (package / "deepest.py").write_text("def f():\n    return 1   # a comment\n")
+    assert source.code_hash("helped.main") == before
+
+
+def test_shared_options_are_listed_without_import():
+    """`mse` has its options from a base in another module, `linear` from a public base of the harness."""
+    options = dict(REGISTRY.find("objective", "mse").summary().options)
+    assert options["weighting"] == "'simple'" and options["law"] == "'uniform'"
+    assert dict(REGISTRY.find("noise_schedule", "linear").summary().options)["zero_terminal_snr"] == "False"
+    for kind in REGISTRY.kinds:
+        for ref in REGISTRY.refs(kind):
+            assert [name for name, _ in ref.summary().options] == [f.name for f in fields(REGISTRY.load(ref))], ref.full_name
+
+
+def test_presets_are_options_and_options_beside_them_win():
+    ddpm = REGISTRY.create("backbone", "unet", preset="ddpm_cifar10", dropout=0.0)
+    assert ddpm.channels == 128 and ddpm.dropout == 0.0
+    with pytest.raises(diffbench.OptionError, match="unknown preset 'ddpm_cifar'. Did you mean 'ddpm_cifar10'.* Presets: tiny, small"):
+        REGISTRY.create("backbone", "unet", preset="ddpm_cifar")
+    with pytest.raises(diffbench.OptionError, match="unknown preset 'x'. ddim has no presets"):
+        REGISTRY.create("scheduler", "ddim", preset="x")

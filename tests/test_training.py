@@ -64,11 +64,11 @@ def test_batches_visit_every_image_once_an_epoch_and_drop_the_share_they_should(
     few = Split(images=torch.arange(64, dtype=torch.uint8)[:, None, None, None].expand(64, 1, 8, 8).contiguous(), labels=torch.arange(64) % 10)
     batches = training._Batches(cell(), few, CPU)
     drawn = list(batches.draw(40))
-    seen = torch.cat([((x_0[:, 0, 0, 0] + 1) * 127.5).round().long() for x_0, *_ in drawn[:4]])
+    seen = torch.cat([((x_0[:, 0, 0, 0] + 1) * 127.5).round().long() for (x_0, *_), *_ in drawn[:4]])
     assert sorted(seen.tolist()) == list(range(64))
-    share = torch.cat([drop for *_, drop, _, _ in drawn]).float().mean()
+    share = torch.cat([drop for _, _, drop, _ in drawn]).float().mean()
     assert abs(float(share) - 0.25) < 5 * (0.25 * 0.75 / 640) ** 0.5
-    for _, _, _, _, level, c_noise in drawn:
+    for (_, _, _, level, _), _, _, c_noise in drawn:
         assert level.alpha.shape == (16, 1, 1, 1) and torch.allclose(level.alpha**2 + level.sigma**2, torch.ones(()), atol=1e-6)
         assert c_noise.min() >= 1 and c_noise.max() <= 1000 and torch.equal(c_noise, c_noise.round())
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": ("diffbench.cli.plan", "Show what a run would do, without doing it."),
     "list": ("diffbench.cli.list", "List the components that are installed, importing none of them."),
     "show": ("diffbench.cli.show", "Show one component: options, meaning, source, origin."),
+    "check": ("diffbench.cli.check", "Run the conformance suite on components or packages."),
 }
 
 

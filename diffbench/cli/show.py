@@ -35,7 +35,7 @@ def command(kind: str, name: str, as_json: bool, plugins: tuple[str, ...]) -> No
     facts = claims(cls, kind)
     if as_json:
         click.echo(json.dumps({"kind": kind, "name": ref.full_name, "origin": ref.origin, "target": ref.target, "aliases": list(cls.aliases),
-                               "docstring": inspect.getdoc(cls), "options": options, "claims": facts}, indent=1, default=str))
+                               "presets": dict(cls.presets), "docstring": inspect.getdoc(cls), "options": options, "claims": facts}, indent=1, default=str))
         return
     click.echo(f"{kind} {ref.full_name}   ({ref.origin}, {ref.target})\n")
     click.echo(inspect.getdoc(cls) or "(no docstring)")
@@ -49,6 +49,8 @@ def command(kind: str, name: str, as_json: bool, plugins: tuple[str, ...]) -> No
             click.echo(f"      {option['meaning']}")
     for claim, value in facts.items():
         click.echo(f"{claim}: {value}")
+    for preset, chosen in cls.presets.items():
+        click.echo(f"preset {preset}: " + ", ".join(f"{option} {value}" for option, value in chosen.items()))
     if cls.aliases:
         click.echo(f"also known as: {', '.join(cls.aliases)}")
 
@@ -57,10 +59,11 @@ def claims(cls: type, kind: str) -> dict[str, Any]:
     """What a component says of itself and the tests hold it to."""
     if kind == "scheduler":
         made = cls()
-        return {"order of convergence": cls.order, "network evaluations": f"{made.nfe(made.steps)} for {made.steps} steps", "adds noise": made.is_stochastic}
+        return {"order of convergence": made.order, "network evaluations": f"{made.nfe(made.steps)} for {made.steps} steps", "adds noise": made.is_stochastic}
     if kind == "noise_schedule":
         end = cls().at(1.0)
-        return {"grid points": cls().grid or "continuous", "terminal SNR": f"{(end.alpha / end.sigma) ** 2:.3g}"}
+        return {"grid points": cls().grid or "continuous", "terminal SNR": f"{(end.alpha / end.sigma) ** 2:.3g}",
+                "at t = 1": f"alpha {end.alpha:.4g}, sigma {end.sigma:.4g}"}
     if kind == "backbone":
         return {"sockets": ", ".join(sorted(cls.ports)) or "none"}
     return {}

@@ -1,1 +1,5 @@
-"""What a component's author needs to prove it: exact oracles."""
+"""For authors of components: the conformance suite and the exact denoisers it measures against."""
+
+from diffbench.testing.conformance import conformance
+
+__all__ = ["conformance"]

@@ -1,35 +1,39 @@
 """Exact denoisers: data whose posterior mean is known in closed form, so that a sampler's error is a number.
 
-Gaussian data make every scheduler's step affine in x, and its mean and variance can be propagated without drawing a sample.
+Gaussian data make every scheduler's step affine in x, and its mean and variance can be propagated without drawing a sample. A
+mixture of Gaussians is not affine, but its probability flow is known too: it keeps the quantile of every pixel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffbench.contracts import NoiseSchedule, Scheduler, Spacing
-from diffbench.values import Prediction
+from diffbench.values import Denoise, Noise, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianData:
     """x_0 ~ N(mean, std²), pixel by pixel. As a denoiser: E[x_0 | x_t] and the eps that goes with it.
 
-    E[x_0 | x_t] = mean + alpha std²/(alpha² std² + sigma²) (x_t - alpha mean).
+    E[x_0 | x_t] = mean + alpha std²/(alpha² std² + sigma²) (x_t - alpha mean). `share` is answered as the learned variance.
     """
 
     schedule: NoiseSchedule
     std: float
     mean: float = 0.0
+    share: float = 0.5
 
     def __call__(self, x_t: Tensor, t: float) -> Prediction:
         alpha, sigma = self.schedule.scales(t)
         variance = alpha**2 * self.std**2 + sigma**2
         centred = x_t - alpha * self.mean
-        return Prediction(x0=self.mean + (alpha * self.std**2 / variance) * centred, eps=(sigma / variance) * centred)
+        x0_hat, eps_hat = self.mean + (alpha * self.std**2 / variance) * centred, (sigma / variance) * centred
+        return Prediction(x0=x0_hat, eps=eps_hat, variance=torch.full_like(x_t, self.share))
 
     def marginal(self, t: float) -> tuple[float, float]:
         """(mean, variance) of x_t."""
@@ -40,6 +44,45 @@ class GaussianData:
         """The probability flow's exact map from t to s: it keeps the number of standard deviations from the mean."""
         (mean_t, var_t), (mean_s, var_s) = self.marginal(t), self.marginal(s)
         return mean_s + (var_s / var_t) ** 0.5 * (x_t - mean_t)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureData:
+    """x_0 ~ sum_k weights_k N(means_k, std²), pixel by pixel; as a denoiser its exact posterior mean.
+
+    x_t ~ sum_k weights_k N(alpha means_k, alpha² std² + sigma²); E[x_0 | x_t] is the mean of the components' answers, weighted by
+    how likely each is to have made x_t.
+    """
+
+    schedule: NoiseSchedule
+    means: tuple[float, ...] = (-0.7, 0.1, 0.8)
+    weights: tuple[float, ...] = (0.3, 0.3, 0.4)
+    std: float = 0.35
+
+    def __call__(self, x_t: Tensor, t: float) -> Prediction:
+        alpha, sigma = self.schedule.scales(t)
+        means, weights = x_t.new_tensor(self.means), x_t.new_tensor(self.weights)                # [K]
+        variance = alpha**2 * self.std**2 + sigma**2
+        centred = x_t[..., None] - alpha * means                                                 # [B, C, H, W, K]
+        responsible = (weights.log() - centred**2 / (2 * variance)).softmax(-1)
+        x0_hat = (responsible * (means + (alpha * self.std**2 / variance) * centred)).sum(-1)
+        eps_hat = (responsible * (sigma / variance) * centred).sum(-1)
+        return Prediction(x0=x0_hat, eps=eps_hat, variance=torch.full_like(x_t, 0.5))
+
+    def flow(self, x_t: Tensor, t: float, s: float) -> Tensor:
+        """The probability flow's exact map from t to s: it keeps the quantile. float64, any shape; by bisection."""
+        wanted = self._cdf(x_t, t)
+        low, high = torch.full_like(x_t, -1e3), torch.full_like(x_t, 1e3)
+        for _ in range(100):
+            middle = (low + high) / 2
+            is_below = self._cdf(middle, s) < wanted
+            low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
+        return (low + high) / 2
+
+    def _cdf(self, x: Tensor, t: float) -> Tensor:
+        alpha, sigma = self.schedule.scales(t)
+        std = (alpha**2 * self.std**2 + sigma**2) ** 0.5
+        return sum(weight * torch.special.ndtr((x - alpha * mean) / std) for mean, weight in zip(self.means, self.weights, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +98,49 @@ class Affine:
         return self.gain * mean + self.shift, self.gain**2 * variance + self.noise_variance
 
 
-def affine_map(scheduler: Scheduler, spacing: Spacing, data: GaussianData) -> Affine:
-    """The exact affine map of a scheduler on Gaussian data, in float64; nothing is drawn.
+class NotAffine(Exception):
+    """A step that is not affine in x and in its noise on Gaussian data: its moments cannot be propagated."""
 
-    Probes travel together as a batch: one from 0 and one from 1 without noise give shift and gain, and one for each step
-    that sees unit noise in that step only gives the noise's gain from there on.
+
+def affine_map(scheduler: Scheduler, spacing: Spacing, data: GaussianData) -> Affine:
+    """The exact affine map of a scheduler on Gaussian data, in float64; nothing is drawn. Raises NotAffine.
+
+    Probes travel together as a batch: one from 0 and one from 1 without noise give shift and gain, and one for each draw of noise,
+    which sees unit noise there only, gives that draw's gain from there on. A last one starts from 2 and sees every draw doubled.
     """
     times = spacing(data.schedule, scheduler.steps).tolist()
-    probes = 2 + scheduler.steps
-    x = torch.zeros(probes, 1, 1, 1, dtype=torch.float64)
-    x[1] = 1.0
+    asked: list[tuple[int, int]] = []
+
+    def listening(step: int) -> Noise:
+        def noise(draw: int = 0) -> Tensor:
+            asked.append((step, draw))
+            return torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+        return noise
+    for _ in run(scheduler, data, data.schedule, times, torch.ones(1, 1, 1, 1, dtype=torch.float64), listening):
+        pass
+
+    x = torch.zeros(3 + len(asked), 1, 1, 1, dtype=torch.float64)
+    x[1], x[-1] = 1.0, 2.0
+
+    def pulses(step: int) -> Noise:
+        def noise(draw: int = 0) -> Tensor:
+            pulse = torch.zeros_like(x)
+            pulse[2 + asked.index((step, draw))], pulse[-1] = 1.0, 2.0
+            return pulse
+        return noise
+    *_, x_0 = run(scheduler, data, data.schedule, times, x, pulses)
+    shift, gains = float(x_0[0]), x_0[1:-1].flatten() - x_0[0].flatten()          # of x_T, then of each draw
+    expected = shift + 2 * float(gains.sum())
+    if not abs(float(x_0[-1]) - expected) <= 1e-6 * (1 + float(gains.abs().sum())):
+        raise NotAffine(f"doubled, all inputs end at {float(x_0[-1]):.6g}, and a step that is affine would bring them to {expected:.6g}")
+    return Affine(gain=float(gains[0]), shift=shift, noise_variance=float((gains[1:] ** 2).sum()))
+
+
+def run(scheduler: Scheduler, denoise: Denoise, schedule: NoiseSchedule, times: Sequence[float], x: Tensor,
+        noise_of: Callable[[int], Noise]) -> Iterator[Tensor]:
+    """Every state of a scheduler over these times; noise_of(step) is the noise of each step."""
     state = scheduler.init()
-    for index, (t, s) in enumerate(zip(times, times[1:])):  # noqa: B905  pairs of neighbours
-        pulse = torch.zeros_like(x)
-        pulse[2 + index] = 1.0
-        x, state = scheduler.step(data, data.schedule, x, t, s, state, lambda draw=0, pulse=pulse: pulse)
-    shift = float(x[0])
-    noise_gains = x[2:].flatten() - shift
-    return Affine(gain=float(x[1]) - shift, shift=shift, noise_variance=float((noise_gains**2).sum()))
+    yield x
+    for step, (t, s) in enumerate(zip(times, times[1:])):  # noqa: B905  pairs of neighbours
+        x, state = scheduler.step(denoise, schedule, x, t, s, state, noise_of(step))
+        yield x

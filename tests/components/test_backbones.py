@@ -1,110 +1,92 @@
-"""Every backbone: shapes, zero at birth, what changes the output and what must not; then sizes against the published counts."""
+"""What each of our backbones promises of itself; what every backbone must do is in `test_conformance.py`."""
 
+import functools
+from dataclasses import fields
 from types import SimpleNamespace
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
+from diffbench_components.backbones.attention import LinearAttention
+from diffbench_components.backbones.embeddings import sinusoids
+from diffbench_components.backbones.pyramid import Halve, doubled
 from torch import nn
 
 from diffbench import Io, OptionError, Signals
-from tests.conftest import REGISTRY, all_of
+from tests.conftest import REGISTRY
 
 SQUARE, WIDE = (1, 8, 8), (3, 8, 16)
+ALL = frozenset({"maps", "tokens", "vector"})
+SOCKETS = {                           # what a conditioning fills and an objective asks for, as fields of Io
+    "nothing": {},
+    "maps": {"ports": frozenset({"maps"}), "map_channels": 2},
+    "vector": {"ports": frozenset({"vector"})},
+    "tokens_cross_attention": {"ports": frozenset({"tokens"})},
+    "tokens_in_context": {"ports": frozenset({"tokens"}), "tokens_enter": "in_context"},
+    "all_cross_attention": {"ports": ALL, "map_channels": 1, "learned_variance": True},
+    "all_in_context": {"ports": ALL, "map_channels": 1, "tokens_enter": "in_context"},
+}
 
 
 def configurations() -> list:
-    """Every backbone as it stands, and small forms that reach what the defaults leave out."""
-    small = [
-        ("unet", {"channels": 12, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "heads": 2, "dropout": 0.5}),
-        ("unet", {"channels": 8, "multipliers": (3,), "blocks": 1}),
-        ("dit", {"patch": 1, "depth": 1, "width": 12, "heads": 3, "mlp_ratio": 1.5}),
-        ("dit", {"patch": 4, "depth": 2, "width": 16, "heads": 1}),
-    ]
-    forms = [pytest.param(REGISTRY.create("backbone", name, **options), id=f"{name}-{options}") for name, options in small]
-    return all_of("backbone") + forms
+    """The small forms that every backbone names, on sockets it has."""
+    found = []
+    for ref in REGISTRY.refs("backbone"):
+        for options in REGISTRY.load(ref).examples:
+            backbone = REGISTRY.create("backbone", ref.full_name, **options)
+            written = "-".join(f"{option}={value}" for option, value in options.items()).replace(" ", "")
+            found += [pytest.param(backbone, sockets, id=f"{ref.full_name}-{written}-{name}")
+                      for name, sockets in SOCKETS.items() if sockets.get("ports", frozenset()) <= backbone.ports]
+    return found
 
 
 def why_not(backbone, shape):
     return backbone.why_not(SimpleNamespace(dataset=SimpleNamespace(image_shape=shape, classes=10)))
 
 
-def built(backbone, shape=SQUARE, perturbed=True):
-    """The network on images of one shape; `perturbed` replaces tensors that start at zero, as a first training step would."""
-    reason = why_not(backbone, shape)
-    if reason:
-        pytest.skip(reason)
+def io_of(backbone, shape, **sockets):
     channels, height, width = shape
+    return Io(channels=channels, height=height, width=width, classes=10, signal_width=backbone.signal_width, **sockets)
+
+
+@functools.lru_cache(maxsize=4)
+def _built(backbone, io, perturbed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = backbone.build(Io(channels=channels, height=height, width=width, classes=10, signal_width=backbone.signal_width))
+        network = backbone.build(io)
     generator = torch.Generator().manual_seed(1)
     for parameter in network.parameters() if perturbed else ():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.05, generator=generator)
-    return network.eval()
+    return network
 
 
-def inputs(backbone, batch=3, shape=SQUARE):
-    """Images, levels in [0, 1000] and every signal the backbone takes."""
+def built(backbone, sockets, shape=SQUARE, perturbed=True):
+    """The network on images of one shape; `perturbed` replaces tensors that start at zero, as a first training step would."""
+    reason = why_not(backbone, shape)
+    if reason:
+        pytest.skip(reason)
+    return _built(backbone, io_of(backbone, shape, **sockets), perturbed).eval()
+
+
+def inputs(backbone, sockets, batch=3, shape=SQUARE):
+    """Images, levels in [0, 1000] and every signal that is filled."""
     generator = torch.Generator().manual_seed(2)
-    offered = {"maps": (shape[0], *shape[1:]), "tokens": (4, backbone.signal_width), "vector": (backbone.signal_width,)}
-    signals = Signals(**{port: torch.randn(batch, *offered[port], generator=generator) for port in backbone.ports})
-    return torch.randn(batch, *shape, generator=generator), torch.linspace(1000, 50, batch), signals
+    offered = {"maps": (sockets.get("map_channels", 0), *shape[1:]), "tokens": (4, backbone.signal_width), "vector": (backbone.signal_width,)}
+    signals = {port: torch.randn(batch, *offered[port], generator=generator) for port in sorted(sockets.get("ports", ()))}
+    return torch.randn(batch, *shape, generator=generator), torch.linspace(1000, 50, batch), Signals(**signals)
 
 
-@pytest.mark.parametrize("backbone", configurations())
-class TestEveryBackbone:
-    @pytest.mark.parametrize("shape", [SQUARE, WIDE], ids=["square", "wide"])
-    @pytest.mark.parametrize("batch", [1, 3])
-    def test_the_output_has_the_shape_of_the_image(self, backbone, batch, shape):
-        x, c_noise, signals = inputs(backbone, batch, shape)
-        out = built(backbone, shape)(x, c_noise, signals)
-        assert out.shape == x.shape and out.dtype == x.dtype and out.isfinite().all()
+def replaced(signals, **changes):
+    return Signals(**{**vars(signals), **changes})
 
-    def test_runs_without_signals(self, backbone):
-        x, c_noise, _ = inputs(backbone)
-        assert built(backbone)(x, c_noise, Signals()).isfinite().all()
 
-    def test_is_zero_at_birth(self, backbone):
-        assert not built(backbone, perturbed=False)(*inputs(backbone)).any()
-
-    def test_every_parameter_learns(self, backbone):
-        network = built(backbone).train()
-        network(*inputs(backbone)).square().sum().backward()
-        still = [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-        assert not still
-
-    def test_the_level_changes_the_output(self, backbone):
-        network = built(backbone)
-        x, c_noise, signals = inputs(backbone)
-        assert relative(network(x, c_noise - 20, signals), network(x, c_noise, signals)) > 1e-4
-
-    def test_each_signal_changes_the_output(self, backbone):
-        network = built(backbone)
-        x, c_noise, signals = inputs(backbone)
-        for port in backbone.ports:
-            others = {other: getattr(signals, other) for other in backbone.ports - {port}}
-            changed = Signals(**others, **{port: -getattr(signals, port)})
-            assert relative(network(x, c_noise, changed), network(x, c_noise, signals)) > 1e-4, port
-
-    def test_a_sample_does_not_depend_on_the_others(self, backbone):
-        network = built(backbone)
-        x, c_noise, signals = inputs(backbone)
-        alone = Signals(**{port: getattr(signals, port)[1:2] for port in backbone.ports})
-        assert relative(network(x[1:2], c_noise[1:2], alone), network(x, c_noise, signals)[1:2]) < 1e-5
-
-    def test_bfloat16_is_close_to_float32(self, backbone):
-        network = built(backbone)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = network(*inputs(backbone))
-        assert relative(out.float(), network(*inputs(backbone))) < 0.03
-
-    def test_compiles_into_one_graph(self, backbone):
-        torch.compiler.reset()
-        network = built(backbone)
-        compiled = torch.compile(network, fullgraph=True, backend="eager")
-        with torch.no_grad():
-            assert relative(compiled(*inputs(backbone)), network(*inputs(backbone))) < 1e-5
+@pytest.mark.parametrize(("backbone", "sockets"), [p for p in configurations() if "tokens" in p.values[1].get("ports", ())])
+def test_the_order_of_tokens_is_theirs_to_tell(backbone, sockets):
+    """Attention does not see an order: who needs one puts it into the tokens."""
+    network = built(backbone, sockets)
+    x, c_noise, signals = inputs(backbone, sockets)
+    assert relative(network(x, c_noise, replaced(signals, tokens=signals.tokens.flip(1))), network(x, c_noise, signals)) < 1e-5
 
 
 def relative(found, expected):
@@ -112,49 +94,73 @@ def relative(found, expected):
     return float(((found - expected).norm() / expected.norm()).detach())
 
 
-def parameters(name, shape, **options):
-    """Number of parameters, without making them."""
-    backbone = REGISTRY.create("backbone", name, **options)
-    channels, height, width = shape
-    with torch.device("meta"):
-        network = backbone.build(Io(channels=channels, height=height, width=width, classes=None, signal_width=backbone.signal_width))
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-SIZES = {"S": (12, 384, 6, 33.0), "B": (12, 768, 12, 130.5), "L": (24, 1024, 16, 458.1), "XL": (28, 1152, 16, 675.1)}
-
-
-@pytest.mark.parametrize(("depth", "width", "heads", "millions"), SIZES.values(), ids=SIZES)
-def test_dit_has_the_published_size(depth, width, heads, millions):
-    """Peebles & Xie 2023 at patch 2 on 32x32x4 latents. They also count 1000 + 1 labels (in our conditioning), the outputs of the
-    learned variance (another 2 * 2 * 4 per patch) and the fixed positions of 16 * 16 patches (our buffer)."""
-    ours = parameters("dit", (4, 32, 32), patch=2, depth=depth, width=width, heads=heads)
-    labels, variance, positions = 1001 * width, (width + 1) * 2 * 2 * 4, 16 * 16 * width
-    assert round((ours + labels + variance + positions) / 1e6, 1) == millions
-
-
-def test_the_default_dit_is_s_2():
-    s_2 = REGISTRY.create("backbone", "dit", patch=2, depth=12, width=384, heads=6)
-    assert REGISTRY.create("backbone", "dit") == s_2
-
-
 def test_dit_puts_every_patch_back_where_it_was():
     """At birth blocks are the identity, so with a last layer a pixel is seen in its own patch and nowhere else."""
-    network = built(REGISTRY.create("backbone", "dit", patch=2, depth=1, width=16, heads=2), WIDE, perturbed=False)
+    backbone = REGISTRY.create("backbone", "dit", patch=2, depth=1, width=16, heads=2)
+    network = backbone.build(io_of(backbone, WIDE)).eval()
     nn.init.normal_(network.last.weight, generator=torch.Generator().manual_seed(3))
-    x, c_noise, _ = inputs(REGISTRY.create("backbone", "dit"), 1, WIDE)
+    x, c_noise, _ = inputs(backbone, {}, 1, WIDE)
     changed = x.clone()
     changed[0, 0, 5, 12] += 1
     rows, columns = (network(changed, c_noise, Signals()) - network(x, c_noise, Signals()))[0].abs().sum(0).nonzero(as_tuple=True)
     assert sorted(set(zip(rows.tolist(), columns.tolist(), strict=True))) == [(4, 12), (4, 13), (5, 12), (5, 13)]
 
 
-def test_unet_has_the_size_of_ddpm():
-    """Ho et al. 2020 on CIFAR-10: 35 746 307 parameters. Our 22 residual blocks project the time, 512 wide, to a scale and a shift
-    instead of a shift alone: (512 + 1) more for each output feature of a block, 128 at full resolution and 256 below."""
-    features = (2 + 3) * 128 + 3 * (2 + 3) * 256 + 2 * 256                     # going down + up, the levels below, the middle
-    ours = parameters("unet", (3, 32, 32), channels=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1)
-    assert ours == 35_746_307 + 513 * features
+@pytest.mark.parametrize("block", ["adaln_zero", "adaln", "in_context"])
+def test_cross_attention_to_tokens_adds_nothing_at_birth(block):
+    """PixArt: a network with tokens starts as the one without, but where its own kind of block is cross-attention."""
+    backbone = REGISTRY.create("backbone", "dit", depth=2, width=16, heads=2, block=block)
+    network = backbone.build(io_of(backbone, SQUARE, **SOCKETS["tokens_cross_attention"]))
+    nn.init.normal_(network.last.weight, generator=torch.Generator().manual_seed(3))
+    x, c_noise, signals = inputs(backbone, SOCKETS["tokens_cross_attention"])
+    assert torch.equal(network(x, c_noise, signals), network(x, c_noise, replaced(signals, tokens=-signals.tokens)))
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)], ids=str)
+def test_the_small_unets_take_small_images(preset, shape):
+    backbone = REGISTRY.create("backbone", "unet", preset=preset)
+    assert why_not(backbone, shape) is None
+    with torch.device("meta"):
+        x = torch.empty(1, *shape)
+        assert backbone.build(io_of(backbone, shape))(x, torch.empty(1), Signals()).shape == x.shape
+
+
+@pytest.mark.parametrize("ref", REGISTRY.refs("backbone"), ids=lambda ref: ref.full_name)
+def test_the_examples_reach_every_option(ref):
+    """Every option is at least once not at its default, and every choice of a few is made."""
+    cls = REGISTRY.load(ref)
+    made = [REGISTRY.create("backbone", ref.full_name, **options) for options in cls.examples]
+    for option in fields(cls):
+        choices = get_args(option.type) if get_origin(option.type) is Literal else ()
+        values = {getattr(backbone, option.name) for backbone in made}
+        assert values - {option.default} and values >= set(choices), option.name
+
+
+def test_pooling_then_doubling_keeps_what_is_constant_on_four_pixels():
+    x = torch.randn(2, 8, 3, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.allclose(doubled(8, "pool")(Halve(8, "pool")(x, None, None)), x, atol=1e-6)
+
+
+def test_linear_attention_equals_its_definition():
+    """Shen et al. 2021 with the matrix of all pairs written out, which the layer never makes; its rows sum to 1."""
+    layer, h = LinearAttention(8, 2), torch.randn(3, 5, 8)
+    q, k, v = layer.qkv(h).reshape(3, 5, 3, 2, 4).unbind(2)                        # [B, L, heads, d] each
+    pairs = torch.einsum("blhd,bmhd->bhlm", q.softmax(3), k.softmax(1))
+    assert torch.allclose(pairs.sum(3), torch.ones(3, 2, 5))
+    assert torch.allclose(layer(h), layer.project(torch.einsum("bhlm,bmhd->blhd", pairs, v).flatten(2)), atol=1e-6)
+
+
+@pytest.mark.parametrize("c_noise", [torch.tensor([-2.0, -1.99, 0.0, 2.0]), torch.tensor([0.0, 1.0, 999.0, 1000.0])], ids=["edm", "ddpm"])
+def test_sinusoids_tell_levels_apart_in_float32(c_noise):
+    """cos w c, then sin w c, w from 1 down to 1e-4; bfloat16 around them changes nothing."""
+    with torch.autocast("cpu", torch.bfloat16):
+        wave = sinusoids(c_noise, 8)
+    w = 10000 ** (-torch.arange(4, dtype=torch.float64) / 4)
+    phase = c_noise.double()[:, None] * w
+    assert wave.dtype == torch.float32
+    assert torch.allclose(wave.double(), torch.cat([phase.cos(), phase.sin()], dim=1), atol=1e-4)
+    assert torch.pdist(wave).min() > 5e-3
 
 
 @pytest.mark.parametrize(("name", "options", "said"), [
@@ -162,6 +168,8 @@ def test_unet_has_the_size_of_ddpm():
     ("dit", {"width": 66, "heads": 3}, "width must be divisible by 4 .*, got 66"),
     ("unet", {"channels": 25}, "channels must be even .*, got 25"),
     ("unet", {"channels": 18, "attention": (8,)}, "channels must be divisible by heads, got channels 18 and heads 4"),
+    ("unet", {"attention": (8, 16), "linear_attention": (32, 16)}, "full attention or linear attention, got 16 in both"),
+    ("unet", {"block": "resnext"}, "block must be one of 'resnet', 'convnext', got 'resnext'"),
     ("unet", {"multipliers": ()}, "multipliers must be a list of integers"),
     ("unet", {"dropout": 1.0}, r"dropout must be a number in \[0.*1\), got 1.0"),
 ])
@@ -173,6 +181,8 @@ def test_options_that_do_not_fit_are_refused_at_birth(name, options, said):
 @pytest.mark.parametrize(("name", "options", "shape", "said"), [
     ("dit", {"patch": 4}, (1, 10, 8), "10x8 is not divisible by 4"),
     ("unet", {"multipliers": (1, 2, 2, 2)}, (1, 28, 28), "halves the image 3 times, and 28x28 is not divisible by 8"),
+    ("dit", {"patch": 8}, (1, 8, 8), "sees 8x8 as a single patch, and attention needs two"),
+    ("unet", {"attention": (16,), "linear_attention": (32,)}, (1, 28, 28), "attend at image heights 16, 32, and on 28x28 its levels have 28, 14, 7"),
     ("unet", {"attention": (16,)}, (1, 28, 28), "attend at image heights 16, and on 28x28 its levels have 28, 14, 7"),
 ])
 def test_images_that_do_not_fit_are_refused(name, options, shape, said):

@@ -1,79 +1,121 @@
-"""Every noise schedule: the one equation, the inverse, the published tables."""
+"""Noise schedules against the published tables and formulas; that each is a schedule at all is in `test_conformance.py`."""
 
 import math
+from functools import reduce
 
 import pytest
 import torch
 
-from tests.conftest import REGISTRY, all_of
+from diffbench import OptionError
+from diffbench.testing.stand_ins import all_examples
+from tests.conftest import REGISTRY
 
-T = torch.linspace(0, 1, 2001, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("schedule", all_of("noise_schedule"))
-class TestEverySchedule:
-    def test_starts_clean(self, schedule):
-        assert schedule.at(0.0)[:3] == (0.0, 1.0, 0.0)
-
-    def test_noise_to_signal_rises_strictly(self, schedule):
-        nsr = schedule.sigma(T) / schedule.alpha(T)
-        assert (nsr[1:] > nsr[:-1]).all()
-
-    def test_t_of_nsr_is_the_inverse(self, schedule):
-        nsr = schedule.sigma(T[1:]) / schedule.alpha(T[1:])
-        assert (schedule.t_of_nsr(nsr) - T[1:]).abs().max() < 1e-10
-
-    def test_is_float64_and_keeps_the_shape(self, schedule):
-        t = torch.rand(2, 3, dtype=torch.float64)
-        for value in (schedule.alpha(t), schedule.sigma(t), schedule.f(t), schedule.g2(t)):
-            assert value.shape == t.shape and value.dtype == torch.float64
-
-    def test_rates_are_the_derivatives(self, schedule):
-        """f = d log alpha/dt and g² = d sigma²/dt - 2 f sigma², against central differences inside one grid interval."""
-        count = schedule.grid or 1000
-        t = (torch.arange(1, 1000, 7, dtype=torch.float64) * count // 1000 + 0.5) / count
-        h = 1e-3 / count
-        f = (schedule.alpha(t + h).log() - schedule.alpha(t - h).log()) / (2 * h)
-        g2 = (schedule.sigma(t + h) ** 2 - schedule.sigma(t - h) ** 2) / (2 * h) - 2 * f * schedule.sigma(t) ** 2
-        assert torch.allclose(schedule.f(t), f, rtol=1e-4)
-        assert torch.allclose(schedule.g2(t), g2, rtol=1e-4)
-        assert (schedule.g2(t) > 0).all()
-
-    def test_training_times_are_the_grid(self, schedule):
-        t = schedule.snapped(1 - torch.rand(10_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
-        assert t.min() > 0 and t.max() <= 1
-        if schedule.grid:
-            index = t * schedule.grid
-            assert (index - index.round()).abs().max() < 1e-9 and len(index.round().unique()) > 0.9 * min(schedule.grid, 10_000)
-
-    def test_times_outside_are_refused(self, schedule):
-        for t in (-0.1, 1.1, math.nan):
-            with pytest.raises(ValueError, match=r"t must be in \[0, 1\]"):
-                schedule.at(t)
+GRID = torch.arange(1, 1001, dtype=torch.float64) / 1000
 
 
-def test_linear_is_the_published_table():
-    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    table = torch.cumprod(1 - beta, 0)
-    schedule = REGISTRY.create("noise_schedule", "linear")
-    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    assert (schedule.alpha(t) ** 2 - table).abs().max() < 1e-12
-    assert abs(schedule.at(1.0).alpha ** 2 - 4.04e-5) < 1e-7          # the terminal signal of DDPM
+def create(name, **options):
+    return REGISTRY.create("noise_schedule", name, **options)
+
+
+def product(betas):
+    """alpha_bar by the definition, in Python floats."""
+    return reduce(lambda table, beta: [*table, (table[-1] if table else 1.0) * (1 - beta)], betas, [])
+
+
+def cosine_betas():
+    def f(t):
+        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+    return [min(1 - f((i + 1) / 1000) / f(i / 1000), 0.999) for i in range(1000)]
+
+
+def line(first, last):
+    return [first + (last - first) * i / 999 for i in range(1000)]
+
+
+PUBLISHED = {
+    "linear": line(1e-4, 0.02),
+    "scaled_linear": [r * r for r in line(math.sqrt(8.5e-4), math.sqrt(0.012))],
+    "quadratic": [1e-4 + (0.02 - 1e-4) * (i / 1000) ** 2 for i in range(1, 1001)],
+    "sigmoid": [1e-4 + (0.02 - 1e-4) / (1 + math.exp(-x)) for x in line(-6.0, 6.0)],
+    "exponential": [1e-4 * (0.02 / 1e-4) ** (i / 999) for i in range(1000)],
+    "constant": [0.01] * 1000,
+    "cosine": cosine_betas(),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_grid_is_the_published_table(name):
+    table = torch.tensor(product(PUBLISHED[name]), dtype=torch.float64)
+    assert (create(name).alpha(GRID) ** 2 - table).abs().max() < 1e-12
+
+
+def test_every_table_is_compared():
+    assert set(PUBLISHED) == {s.component_name() for s in all_examples(REGISTRY, "noise_schedule") if s.grid}
+
+
+TERMINAL = {"linear": 4.04e-5, "scaled_linear": 4.66e-3, "constant": 4.32e-5, "sigmoid": 3.97e-5, "exponential": 2.28e-2, "cosine": 2.43e-9, "quadratic": 1.13e-3}
+
+
+@pytest.mark.parametrize(("name", "alpha_bar"), TERMINAL.items(), ids=TERMINAL)
+def test_terminal_signal(name, alpha_bar):
+    assert create(name).at(1.0).alpha ** 2 == pytest.approx(alpha_bar, rel=5e-3)
 
 
 @pytest.mark.parametrize("timesteps", [50, 100, 1000, 4000])
 def test_linear_ends_near_zero_for_every_length(timesteps):
-    assert REGISTRY.create("noise_schedule", "linear", timesteps=timesteps).at(1.0).alpha ** 2 < 1e-4
+    assert create("linear", timesteps=timesteps).at(1.0).alpha ** 2 < 1e-4
 
 
-def test_cosine_is_the_published_table():
-    def f(t):
-        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-    alpha_bar, table = 1.0, []
-    for i in range(1000):
-        alpha_bar *= 1 - min(1 - f((i + 1) / 1000) / f(i / 1000), 0.999)
-        table.append(alpha_bar)
-    schedule = REGISTRY.create("noise_schedule", "cosine")
-    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    assert (schedule.alpha(t) ** 2 - torch.tensor(table, dtype=torch.float64)).abs().max() < 1e-12
-    assert abs(schedule.at(1.0).alpha ** 2 / 2.43e-9 - 1) < 0.01
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_zero_terminal_snr_is_algorithm_1(name):
+    """Shifted so that the last root is 0, scaled so that the first is what it was."""
+    root = torch.tensor(product(PUBLISHED[name]), dtype=torch.float64).sqrt()
+    rescaled = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    schedule = create(name, zero_terminal_snr=True)
+    assert (schedule.alpha(GRID) - rescaled).abs().max() < 1e-12
+    assert schedule.scales(1.0) == (0.0, 1.0) and schedule.nsr(1.0) == math.inf
+
+
+def test_vp_is_the_integral():
+    """log alpha = -1/2 int beta/2 ..., by quadrature; and where the discrete product and the integral differ."""
+    vp = create("vp")
+    s = torch.linspace(0, 0.7, 100_001, dtype=torch.float64)
+    integral = float(torch.trapezoid(0.1 + 19.9 * s, s))
+    assert vp.at(0.7).alpha == pytest.approx(math.exp(-integral / 2), rel=1e-9)
+    assert vp.at(1.0).alpha ** 2 == pytest.approx(4.32e-5, rel=2e-3)
+    assert vp.rates(0.7)[0] == pytest.approx(-(0.1 + 19.9 * 0.7) / 2) and vp.rates(0.7)[1] == pytest.approx(0.1 + 19.9 * 0.7)
+
+
+def test_ve_is_geometric_but_for_its_first_level():
+    ve, t = create("ve"), torch.linspace(0, 1, 11, dtype=torch.float64)
+    assert torch.allclose((ve.sigma(t) ** 2 + 0.01**2).sqrt(), 0.01 * 5000.0**t, rtol=1e-12)
+    assert (ve.sigma(torch.tensor(0.24)) / (0.01 * 5000**0.24) - 1).abs() < 0.01        # what the docstring says
+
+
+@pytest.mark.parametrize("steps", [5, 18, 40])
+def test_edm_is_the_papers_grid(steps):
+    """Its time steps, eq. 5, from karras spacing; and from equal steps in t between the same levels."""
+    i = torch.arange(steps, dtype=torch.float64) / (steps - 1)
+    eq_5 = (80 ** (1 / 7) + i * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    edm = create("edm")
+    times = REGISTRY.create("spacing", "karras")(edm, steps)
+    assert torch.allclose(edm.sigma(times), torch.cat([eq_5, torch.zeros(1, dtype=torch.float64)]), rtol=1e-10)
+    assert (times[:-1].diff().diff().abs() < 1e-12).all()
+
+
+def test_rectified_flow_is_a_line():
+    t = torch.linspace(0, 1, 5, dtype=torch.float64)
+    flow = create("rectified_flow")
+    assert torch.equal(flow.alpha(t), 1 - t) and torch.equal(flow.sigma(t), t) and flow.time_of(math.inf) == 1.0
+
+
+@pytest.mark.parametrize(("name", "options", "said"), [
+    ("vp", {"beta_min": 2.0, "beta_max": 1.0}, "beta_max must be above beta_min, got 1.0 and 2.0"),
+    ("ve", {"sigma_max": 0.001}, "sigma_max must be above sigma_min, got 0.001 and 0.01"),
+    ("edm", {"sigma_max": 0.001}, "sigma_max must be above sigma_min, got 0.001 and 0.002"),
+    ("linear", {"timesteps": 1}, "timesteps must be an integer >= 2, got 1"),
+    ("cosine", {"zero_terminal_snr": 1}, "zero_terminal_snr must be true or false, got 1"),
+])
+def test_nonsense_is_refused(name, options, said):
+    with pytest.raises(OptionError, match=said):
+        create(name, **options)

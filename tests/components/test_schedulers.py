@@ -1,172 +1,150 @@
-"""Every scheduler against closed forms: order, clean end, evaluations, noise by sample."""
+"""Schedulers against closed forms of their own; order, clean end, evaluations and batches are in `test_conformance.py`."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 import diffbench
-from diffbench import Prediction, noise, sampling
+from diffbench import Prediction, sampling
 from diffbench.testing.oracles import GaussianData, affine_map
-from tests.conftest import REGISTRY, all_of
+from diffbench.testing.stand_ins import Between, all_examples, cell_with
+from tests.conftest import REGISTRY
 
-SCHEDULES = all_of("noise_schedule")
+LINEAR = REGISTRY.create("noise_schedule", "linear")
+EDM = REGISTRY.create("noise_schedule", "edm")
+FLOW = REGISTRY.create("noise_schedule", "rectified_flow")
 UNIFORM = REGISTRY.create("spacing", "uniform")
 
 
-def configurations() -> list:
-    """Every scheduler in each of its discrete forms: every choice of a Literal option, both ends of a share."""
-    found = []
-    for name, options in [("ddim", {}), ("ddim", {"eta": 0.5}), ("ddim", {"eta": 1.0}), ("ddpm", {}), ("ddpm", {"variance": "large"}),
-                          ("euler_sde", {}), ("pndm", {}), ("pndm", {"warmup": "plms"})]:
-        found.append(pytest.param(REGISTRY.create("scheduler", name, **options), id=f"{name}-{options or 'default'}"))
-    named = {p.values[0].component_name() for p in found}
-    return found + [p for p in all_of("scheduler") if p.values[0].component_name() not in named]
-
-
-@dataclass(frozen=True)
-class UniformTo:
-    """Equal steps between two times, to keep a schedule's singular ends out of a measurement of order."""
-
-    start: float
-    end: float
-
-    def __call__(self, schedule, steps):
-        return torch.linspace(self.start, self.end, steps + 1, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("scheduler", configurations())
-def test_converges_at_the_claimed_order(scheduler, schedule):
-    """Gaussian data, the exact affine map: gain of a deterministic sampler, variance of a stochastic one."""
-    data = GaussianData(schedule=schedule, std=0.5, mean=0.3)
-    start, end = 0.95, 0.05
-    errors = []
-    for steps in (160, 320):
-        found = affine_map(replace(scheduler, steps=steps), UniformTo(start, end), data)
-        mean, variance = found.pushed(*data.marginal(start))
-        exact_mean, exact_variance = data.marginal(end)
-        exact_gain = data.flow(1.0, start, end) - data.flow(0.0, start, end)
-        errors.append(max(abs(mean - exact_mean), abs(variance - exact_variance)) if scheduler.is_stochastic else abs(found.gain - exact_gain))
-    slope = math.log2(errors[0] / errors[1])
-    assert abs(slope - scheduler.order) < 0.15, f"errors {errors}, slope {slope:.3f}, claimed {scheduler.order}"
-
-
-@pytest.mark.parametrize("spacing", all_of("spacing"))
-@pytest.mark.parametrize("steps", [10, 50])
-@pytest.mark.parametrize("scheduler", configurations())
-def test_ends_clean(scheduler, steps, spacing):
-    """Data that are one point: whatever noise is left in the result is the sampler's fault."""
-    for schedule in (p.values[0] for p in SCHEDULES):
-        made = replace(scheduler, steps=steps)
-        if not is_accepted(made, schedule, spacing):
-            continue
-        found = affine_map(made, spacing, GaussianData(schedule=schedule, std=0.0, mean=0.3))
-        mean, variance = found.pushed(0.0, 1.0)
-        assert variance**0.5 < 1e-3 and abs(mean - 0.3) < 1e-3
-
-
-@pytest.mark.parametrize("scheduler", configurations())
-def test_counts_the_evaluations_it_claims(scheduler):
-    schedule = SCHEDULES[0].values[0]
-    for steps in (max(4, scheduler.min_steps), 20):
-        made = replace(scheduler, steps=steps)
-        drawn = diffbench.sample(GaussianData(schedule=schedule, std=0.5), schedule, made, torch.zeros(3, 1, 2, 2, dtype=torch.float64), spacing=UNIFORM)
-        assert drawn.nfe == made.nfe(steps)
-
-
-@pytest.mark.parametrize("scheduler", configurations())
-def test_images_do_not_depend_on_the_batch(scheduler):
-    schedule = SCHEDULES[0].values[0]
-    made = replace(scheduler, steps=10)
-    seeds = noise.sample_seeds(0, 0, 64)
-
-    def draw(part):
-        x_T = sampling.initial(schedule, UNIFORM, 10, part, (1, 4, 4))
-        return diffbench.sample(GaussianData(schedule=schedule, std=0.5), schedule, made, x_T, spacing=UNIFORM, seeds=part).x_0
-    whole = draw(seeds)
-    for batch in (1, 7):
-        parts = torch.cat([draw(seeds[i : i + batch]) for i in range(0, 64, batch)])
-        assert (whole - parts).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("scheduler", configurations())
-def test_asks_for_noise_only_if_it_says_so_and_never_for_the_last_step(scheduler):
-    schedule = SCHEDULES[0].values[0]
-    asked = []
-
-    def count(draw=0):
-        asked.append(draw)
-        return torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    made, data = replace(scheduler, steps=10), GaussianData(schedule=schedule, std=0.5)
-    x, state = torch.ones(1, 1, 1, 1, dtype=torch.float64), made.init()
-    times = UNIFORM(schedule, 10).tolist()
-    for t, s in zip(times, times[1:], strict=False):
-        before = len(asked)
-        x, state = made.step(data, schedule, x, t, s, state, count)
-        if s == 0:
-            assert len(asked) == before
-    assert bool(asked) == made.is_stochastic
-
-
-@pytest.mark.parametrize("scheduler", configurations())
-def test_every_parameterization_of_one_model_gives_the_same_sample(scheduler):
-    """An exact model written as each network output; a scheduler that mixed raw outputs would tell them apart."""
-    schedule = SCHEDULES[-1].values[0]
-    data = GaussianData(schedule=schedule, std=0.5, mean=0.3)
-    made = replace(scheduler, steps=20)
-    x_T = noise.normal(range(5), (1, 2, 2), 0).double()
-    spacing = REGISTRY.create("spacing", "uniform", start=0.98)
-
-    def through(parameterization):
-        def denoise(x_t, t) -> Prediction:
-            level = schedule.at(t)
-            exact = data(x_t, t)
-            return parameterization.decode(parameterization.target(exact.x0, exact.eps, level), x_t, level)
-        return diffbench.sample(denoise, schedule, made, x_T, spacing=spacing).x_0
-    drawn = [through(p.values[0]) for p in all_of("parameterization")]
-    for other in drawn[1:]:
-        assert (drawn[0] - other).abs().max() < 1e-10
+def create(name, **options):
+    return REGISTRY.create("scheduler", name, **options)
 
 
 def test_the_wrong_sign_before_the_score_would_be_seen():
     """Euler-Maruyama must converge to the data's variance; with a minus before the score it diverges."""
-    schedule = SCHEDULES[0].values[0]
-    right = GaussianData(schedule=schedule, std=0.5)
+    right = GaussianData(schedule=LINEAR, std=0.5)
 
     def wrong(x_t, t):
         exact = right(x_t, t)
         return Prediction(x0=exact.x0, eps=-exact.eps)
-    scheduler = REGISTRY.create("scheduler", "euler_sde", steps=200)
-    x_T = sampling.initial(schedule, UNIFORM, 200, range(500), (1, 2, 2)).double()
-    stepped = list(diffbench.trajectory(wrong, schedule, scheduler, x_T, spacing=UNIFORM))[-2]
+    scheduler = create("euler_sde", steps=200)
+    x_T = sampling.initial(LINEAR, UNIFORM, 200, range(500), (1, 2, 2)).double()
+    stepped = list(diffbench.trajectory(wrong, LINEAR, scheduler, x_T, spacing=UNIFORM))[-2]
     assert stepped.std() > 100
-    good = list(diffbench.trajectory(right, schedule, scheduler, x_T, spacing=UNIFORM))[-1]
+    good = list(diffbench.trajectory(right, LINEAR, scheduler, x_T, spacing=UNIFORM))[-1]
     assert abs(float(good.std()) - 0.5) < 0.05
 
 
-def test_large_variance_is_exact_for_unit_gaussians_and_small_for_a_point():
-    schedule = SCHEDULES[0].values[0]
-    for variance, std in (("large", 1.0), ("small", 0.0)):
-        scheduler = REGISTRY.create("scheduler", "ddpm", steps=7, variance=variance)
-        data = GaussianData(schedule=schedule, std=std, mean=0.4)
-        for end in (0.3,):
-            mean, spread = affine_map(scheduler, UniformTo(1.0, end), data).pushed(*data.marginal(1.0))
-            exact_mean, exact_spread = data.marginal(end)
-            assert abs(mean - exact_mean) < 1e-12 and abs(spread - exact_spread) < 1e-12
+@pytest.mark.parametrize(("variance", "std"), [("large", 1.0), ("small", 0.0)])
+def test_ddpm_variances_are_exact_where_they_should_be(variance, std):
+    """Large for N(m, 1) under a VP schedule, small for a point; the other way round they miss."""
+    data = GaussianData(schedule=LINEAR, std=std, mean=0.4)
+    for chosen in ("large", "small"):
+        mean, spread = affine_map(create("ddpm", steps=7, variance=chosen), Between(start=1.0, end=0.3, equal=True), data).pushed(*data.marginal(1.0))
+        exact_mean, exact_spread = data.marginal(0.3)
+        assert abs(mean - exact_mean) < 1e-12
+        assert (abs(spread - exact_spread) < 1e-12) == (chosen == variance)
 
 
-def test_pndm_refuses_what_its_weights_do_not_hold_for():
-    with pytest.raises(diffbench.OptionError, match="steps must be at least 4"):
-        REGISTRY.create("scheduler", "pndm", steps=3)
-    assert REGISTRY.create("scheduler", "pndm", steps=3, warmup="plms").steps == 3
+def test_the_flow_of_unit_gaussians_is_the_identity():
+    """Under a VP schedule N(0, 1) stays what it is: a solver's gain is its error, and DDIM's is 0.77 in ten steps."""
+    data = GaussianData(schedule=LINEAR, std=1.0)
+    gains = {name: affine_map(create(name, steps=10), UNIFORM, data).gain for name in ("ddim", "heun", "dpm_solver_pp", "unipc")}
+    assert 0.6 < gains["ddim"] < 0.9
+    assert all(abs(1 - gain) < abs(1 - gains["ddim"]) for name, gain in gains.items() if name != "ddim"), gains
 
 
-def is_accepted(scheduler, schedule, spacing) -> bool:
-    """Whether a scheduler takes this grid: what the plan would skip is not tested."""
-    class Point:
-        pass
-    point = Point()
-    point.scheduler, point.noise_schedule, point.spacing = scheduler, schedule, spacing
-    return scheduler.why_not(point) is None and spacing.why_not(point) is None
+@pytest.mark.parametrize("snr", [0.1, 0.2])
+@pytest.mark.parametrize("schedule", all_examples(REGISTRY, "noise_schedule"), ids=lambda s: s.component_name() + "*" * getattr(s, "zero_terminal_snr", False))
+def test_langevin_has_its_stationary_variance(schedule, snr):
+    """At one level, N(0, v): x' = (1 - e/v) x + sqrt(2 e) z has the stationary variance v/(1 - e/(2 v)), not v."""
+    t = schedule.time_of(1.0)
+    data = GaussianData(schedule=schedule, std=0.5)
+    _, v = data.marginal(t)
+    alpha, sigma = schedule.scales(t)
+    e = 2 * (alpha * snr * sigma) ** 2
+    scheduler = create("langevin_pc", steps=1, corrector_steps=1, snr=snr)
+    one = torch.tensor([[[[0.0]]], [[[1.0]]], [[[0.0]]]], dtype=torch.float64)
+    pulse = torch.tensor([[[[0.0]]], [[[0.0]]], [[[1.0]]]], dtype=torch.float64)
+    shift, moved, noised = scheduler._corrected(data, schedule, one, t, pulse).flatten().tolist()
+    gain, added = moved - shift, (noised - shift) ** 2
+    assert added / (1 - gain**2) == pytest.approx(v / (1 - e / (2 * v)), rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step_size", ["marginal", "norm"])
+def test_annealed_langevin_finds_the_data(step_size):
+    """Corrector only, from noise of standard deviation 50: 40 levels of 30 steps bring N(0.3, 0.5²) back within the rule's bias."""
+    ve = REGISTRY.create("noise_schedule", "ve")
+    scheduler = create("langevin_pc", steps=40, corrector_steps=30, predictor="none", snr=0.2, step_size=step_size)
+    x_T = sampling.initial(ve, UNIFORM, 40, range(64), (1, 16, 16))
+    drawn = diffbench.sample(GaussianData(schedule=ve, std=0.5, mean=0.3), ve, scheduler, x_T, spacing=UNIFORM, seeds=range(64))
+    assert drawn.nfe == 40 * 30 + 1
+    assert abs(float(drawn.x_0.mean()) - 0.3) < 0.05 and abs(float(drawn.x_0.std()) - 0.5) < 0.05
+
+
+def test_a_corrector_mends_what_a_coarse_predictor_breaks():
+    """Ten Euler-Maruyama steps end with the wrong spread; Langevin steps at each level bring it nearer to the truth."""
+    data = GaussianData(schedule=LINEAR, std=0.5)
+    spread = {n: affine_map(create("langevin_pc", steps=30, corrector_steps=n), Between(equal=True), data).pushed(*data.marginal(0.95))[1] for n in (0, 1, 4)}
+    exact = data.marginal(0.05)[1]
+    assert abs(spread[4] - exact) < abs(spread[1] - exact) < abs(spread[0] - exact)
+
+
+def test_churn_never_leaves_the_schedule_and_stays_off_outside_its_range():
+    scheduler = create("heun", steps=5, s_churn=100.0)
+    x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    assert scheduler._churned(EDM, x, 1.0, lambda draw=0: x)[1] == 1.0
+    raised, t_hat = scheduler._churned(EDM, x, 0.5, lambda draw=0: x)
+    assert EDM.nsr(t_hat) == pytest.approx(math.sqrt(2) * EDM.nsr(0.5)) and float(raised) == pytest.approx(1 + EDM.nsr(0.5))
+    assert replace(scheduler, s_min=1e3)._churned(EDM, x, 0.5, lambda draw=0: x)[1] == 0.5
+
+
+def test_temperature_scales_the_injected_noise_only():
+    """At 0 a stochastic scheduler is its own mean; a deterministic one does not change; x_T is left as it is."""
+    data = GaussianData(schedule=LINEAR, std=0.5)
+    x_T = sampling.initial(LINEAR, UNIFORM, 20, range(4), (1, 3, 3)).double()
+
+    def draw(name, temperature):
+        return diffbench.sample(data, LINEAR, create(name, steps=20), x_T, spacing=UNIFORM, temperature=temperature).x_0
+    none, half, full = (draw("ddpm", temperature) for temperature in (0.0, 0.5, 1.0))
+    assert torch.allclose(half, (none + full) / 2) and not torch.allclose(none, full)
+    assert torch.equal(draw("ddim", 0.0), draw("ddim", 1.0))
+
+
+@pytest.mark.parametrize(("name", "options", "said"), [
+    ("ddim", {"eta": -0.5}, r"eta must be a number in \[0.*, 1.*\], got -0.5"),
+    ("pndm", {"steps": 3}, "steps must be at least 4 with warmup 'prk'"),
+    ("deis", {"solver_order": 5}, r"solver_order must be an integer in \[1, 4\], got 5"),
+    ("unipc", {"b": "bh3"}, "b must be one of 'bh1', 'bh2', got 'bh3'"),
+    ("heun", {"steps": 0}, "steps must be an integer >= 1, got 0"),
+    ("langevin_pc", {"snr": 0.0}, "snr must be a number > 0, got 0.0"),
+])
+def test_nonsense_is_refused(name, options, said):
+    with pytest.raises(diffbench.OptionError, match=said):
+        create(name, **options)
+
+
+def test_plms_takes_two_steps():
+    assert create("pndm", steps=3, warmup="plms").steps == 3
+
+
+@pytest.mark.parametrize(("scheduler", "parts", "said"), [
+    (create("pndm"), {"spacing": REGISTRY.create("spacing", "karras")}, "hold for equal steps, and karras spacing with 50 steps has steps of"),
+    (create("pndm"), {"noise_schedule": FLOW}, "pndm cannot start at zero terminal SNR"),
+    (create("heun"), {"noise_schedule": FLOW}, "heun in sigma/alpha cannot start at zero terminal SNR"),
+    (create("heun", variable="t"), {}, "those of linear jump at its grid points"),
+    (create("euler_sde"), {"noise_schedule": FLOW}, "euler_sde cannot start at zero terminal SNR"),
+    (create("langevin_pc"), {"noise_schedule": FLOW}, "langevin_pc cannot start at zero terminal SNR"),
+    (create("dpm_solver_pp", variant="2s"), {"noise_schedule": FLOW}, "2s cannot start at zero terminal SNR"),
+    (create("ddpm", variance="learned"), {}, "learned variance is trained by hybrid or vlb, and the objective is mse"),
+])
+def test_impossible_pairs_have_a_reason(scheduler, parts, said):
+    assert said in scheduler.why_not(cell_with(REGISTRY, scheduler=scheduler, **parts))
+
+
+def test_a_learned_variance_must_be_predicted():
+    with pytest.raises(ValueError, match="learned variance needs a denoiser that predicts it"):
+        create("ddpm", variance="learned", steps=2).step(lambda x, t: Prediction(x0=x, eps=x), LINEAR, torch.ones(1, 1, 1, 1), 1.0, 0.5, None, None)

@@ -1,29 +1,57 @@
-"""Every spacing: strictly decreasing, ends clean, and where it coincides with what others publish."""
+"""Spacings where they coincide with what others publish; that each decreases to the clean level is in `test_conformance.py`."""
+
+import math
 
 import pytest
 import torch
 
-from tests.conftest import REGISTRY, all_of
+from diffbench import OptionError
+from tests.conftest import REGISTRY
+
+LINEAR = REGISTRY.create("noise_schedule", "linear")
 
 
-@pytest.mark.parametrize("schedule", all_of("noise_schedule"))
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 50, 64, 1000])
-@pytest.mark.parametrize("spacing", all_of("spacing"))
-def test_decreases_to_the_clean_level(spacing, steps, schedule):
-    times = spacing(schedule, steps)
-    assert times.shape == (steps + 1,) and times.dtype == torch.float64
-    assert (times[1:] < times[:-1]).all() and times[-1] == 0 and times[0] <= 1
+def create(name, **options):
+    return REGISTRY.create("spacing", name, **options)
 
 
 def test_leading_and_trailing_visit_the_published_indices():
     """0-based indices as in diffusers for ten steps of 1000: leading 900, 800, ..., 0; trailing 999, 899, ..., 99."""
-    schedule = REGISTRY.create("noise_schedule", "linear")
-    leading = REGISTRY.create("spacing", "leading")(schedule, 10)[:-1] * 1000 - 1
-    trailing = REGISTRY.create("spacing", "trailing")(schedule, 10)[:-1] * 1000 - 1
+    leading = create("leading")(LINEAR, 10)[:-1] * 1000 - 1
+    trailing = create("trailing")(LINEAR, 10)[:-1] * 1000 - 1
     assert leading.round().tolist() == list(range(900, -1, -100))
     assert trailing.round().tolist() == list(range(999, 0, -100))
 
 
 def test_uniform_can_start_below_the_noisiest_level():
-    times = REGISTRY.create("spacing", "uniform", start=0.9)(None, 3)
-    assert times.tolist() == pytest.approx([0.9, 0.6, 0.3, 0.0])
+    assert create("uniform", start=0.9)(None, 3).tolist() == pytest.approx([0.9, 0.6, 0.3, 0.0])
+
+
+def test_quadratic_is_equal_in_the_root():
+    times = create("quadratic")(LINEAR, 7)
+    assert times[0] == pytest.approx(0.8) and times.sqrt().diff().std() < 1e-12
+
+
+def test_levels_stay_inside_what_was_trained():
+    """On linear the first grid point has sigma/alpha = 0.01 and the last 157."""
+    for name in ("karras", "log_snr"):
+        times = create(name)(LINEAR, 10)
+        assert LINEAR.nsr(float(times[0])) == pytest.approx(80.0) and float(times[-2]) == pytest.approx(0.001)
+        wide = create(name, nsr_max=1e6)(LINEAR, 10)
+        assert wide[0] == 1.0
+        flow = REGISTRY.create("noise_schedule", "rectified_flow")
+        assert create(name)(flow, 10)[0] == pytest.approx(80 / 81)
+
+
+def test_log_snr_is_equal_in_the_logarithm():
+    times = create("log_snr")(LINEAR, 12)
+    logs = torch.tensor([math.log(LINEAR.nsr(t)) for t in times[:-1].tolist()])
+    assert logs.diff().std() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["karras", "log_snr"])
+def test_nonsense_is_refused(name):
+    with pytest.raises(OptionError, match="nsr_max must be above nsr_min, got 0.1 and 0.5"):
+        create(name, nsr_min=0.5, nsr_max=0.1)
+    with pytest.raises(OptionError, match="rho must be a number >= 1, got 0.5"):
+        create("karras", rho=0.5)

@@ -1,13 +1,14 @@
 """Classifier-free guidance around another conditioning."""
 
+import math
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from diffbench import Conditioning, Denoise, DenoiseCondition, Helpers, Io, Prediction, sampling_option
+from diffbench import Conditioning, Dataset, Denoise, DenoiseCondition, Helpers, Io, OptionError, Prediction, sampling_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,18 +17,37 @@ class Cfg(Conditioning):
 
     w = 0 is unconditional, w = 1 plain conditional (one pass, not two), w > 1 sharpens. The papers' gamma is w - 1.
     In training the condition is withheld from a share of the samples, which teaches the null prediction. In sampling both
-    predictions come from one doubled batch, which counts as two evaluations.
+    predictions come from one doubled batch, which counts as two evaluations. Outside `interval`, in log SNR = 2 log(alpha/sigma), the
+    prediction is the plain conditional one, one evaluation. `rescale` brings the standard deviation of the guided x_0 of each image
+    to that of the conditional one, by that share, and eps follows from it. A learned variance is the conditional one.
     It does not sample p(x) p(y|x)^w: Bradley & Nakkiran 2024, arXiv:2408.09000.
-    Source: Ho & Salimans 2022, arXiv:2207.12598, eq. 6.
+    Source: Ho & Salimans 2022, arXiv:2207.12598, eq. 6; interval: Kynkäänniemi et al. 2024, arXiv:2404.07724; rescale: Lin et al.
+    2024, arXiv:2305.08891, section 3.4, there on the network's own output.
     """
 
     inner: Conditioning                                           # how the condition enters
     scale: Annotated[float, Ge(0)] = sampling_option(3.0)         # w
+    interval: tuple[float, float] = sampling_option((-1000.0, 1000.0))                    # log SNR from and to which it guides
+    rescale: Annotated[float, Interval(ge=0, le=1)] = sampling_option(0.0)                # share of the rescaling; the paper uses 0.7
     dropout: Annotated[float, Interval(gt=0, lt=1)] = 0.1         # share of training samples without their condition
+
+    examples = ({"inner": "film"}, {"inner": "concat", "scale": 2.0, "rescale": 0.7}, {"inner": "cross_attention", "interval": [-2.0, 4.0]})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.interval[0] >= self.interval[1]:
+            raise OptionError(f"interval must run from a lower to a higher log SNR, got {list(self.interval)}")
 
     @property
     def ports(self) -> frozenset[str]:
         return self.inner.ports
+
+    @property
+    def tokens_enter(self) -> Literal["cross_attention", "in_context"]:
+        return self.inner.tokens_enter
+
+    def map_channels(self, dataset: Dataset) -> int:
+        return self.inner.map_channels(dataset)
 
     @property
     def drop_rate(self) -> float:
@@ -51,16 +71,29 @@ class Cfg(Conditioning):
         return self.inner.build(io)
 
     def guide(self, denoise: DenoiseCondition, cond: Tensor | None, helpers: Helpers) -> Denoise:
-        w = self.scale
+        w, schedule = self.scale, helpers.schedule
+        low, high = self.interval
 
-        def one_pass(x_t: Tensor, t: float) -> Prediction:
-            drop = torch.full((len(x_t),), w == 0, device=x_t.device)
-            return denoise(x_t, t, cond, drop)
+        def one_pass(x_t: Tensor, t: float, drops: bool) -> Prediction:
+            return denoise(x_t, t, cond, torch.full((len(x_t),), drops, device=x_t.device))
 
         def doubled(x_t: Tensor, t: float) -> Prediction:
             drop = torch.arange(2 * len(x_t), device=x_t.device) >= len(x_t)
             both = denoise(torch.cat([x_t, x_t]), t, torch.cat([cond, cond]), drop)
             (x0_cond, x0_null), (eps_cond, eps_null) = both.x0.chunk(2), both.eps.chunk(2)
-            return Prediction(x0=x0_null + w * (x0_cond - x0_null), eps=eps_null + w * (eps_cond - eps_null))
+            variance = None if both.variance is None else both.variance.chunk(2)[0]
+            x0_hat, eps_hat = x0_null + w * (x0_cond - x0_null), eps_null + w * (eps_cond - eps_null)
+            if self.rescale == 0:
+                return Prediction(x0=x0_hat, eps=eps_hat, variance=variance)
+            ratio = x0_cond.flatten(1).std(1) / x0_hat.flatten(1).std(1)                  # [B]
+            x0_rescaled = (1 + self.rescale * (ratio - 1))[:, None, None, None] * x0_hat
+            alpha, sigma = schedule.scales(t)
+            return Prediction(x0=x0_rescaled, eps=eps_hat + (alpha / sigma) * (x0_hat - x0_rescaled), variance=variance)
 
-        return one_pass if w in (0.0, 1.0) else doubled
+        def guided(x_t: Tensor, t: float) -> Prediction:
+            nsr = schedule.nsr(t)
+            log_snr = -2 * math.log(nsr) if 0 < nsr < math.inf else -math.copysign(math.inf, nsr - 1)
+            if w == 1 or not low <= log_snr <= high:
+                return one_pass(x_t, t, drops=False)
+            return one_pass(x_t, t, drops=True) if w == 0 else doubled(x_t, t)
+        return guided

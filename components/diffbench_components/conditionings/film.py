@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from diffbench import Conditioning, Io, Signals
+from diffbench_components.conditionings.labels import LabelTable, needs_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +21,16 @@ class Film(Conditioning):
         return frozenset({"vector"})
 
     def why_not(self, cell):
-        return None if cell.dataset.classes else f"film needs labels, and {cell.dataset.component_name()} has none"
+        return needs_labels("film", cell)
 
     def build(self, io: Io) -> nn.Module:
-        return _LabelVector(io.classes, io.signal_width)
+        return _LabelVector(io)
 
 
 class _LabelVector(nn.Module):
-    def __init__(self, classes: int, width: int):
+    def __init__(self, io: Io):
         super().__init__()
-        self.table = nn.Embedding(classes + 1, width)
-        nn.init.normal_(self.table.weight, std=0.02)
+        self.labels = LabelTable(io.classes, io.signal_width, std=0.02)
 
     def forward(self, cond: Tensor | None, drop: Tensor) -> Signals:
-        null = self.table.num_embeddings - 1
-        label = torch.full(drop.shape, null, device=drop.device) if cond is None else cond.masked_fill(drop, null)
-        return Signals(vector=self.table(label))                  # [B, D]
+        return Signals(vector=self.labels(cond, drop))            # [B, D]

@@ -2,10 +2,8 @@
 
 import functools
 import hashlib
-import math
-import os
+import warnings
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,24 +13,22 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 
 from diffbench import DataError, Dataset, OptionError, Split, incidental_option, split_indices
-from diffbench_components.datasets.decoding import decoded
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-UNREAD = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga")          # images as well, but not ours to decode
-SHOWN = 20                                                    # unusable files, or classes, named in a message
-FEWEST = 5                                                    # distinct images in all
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+SHOWN = 20                                                    # unusable files named in a message
+INTEGERS = ("I;16", "I;16B", "I;16L", "I")                    # grey with more than 8 bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Dataset):
     """Images in a folder and the folders below it; with `labels`, the class is the name of the folder directly below `path`.
 
-    Every file is looked at before anything is trained, and all that cannot be used are named together: damaged ones, links that
-    lead out of the folder or to another folder, several pictures in one file, 32-bit pixels, with `labels` images that lie in
-    no class's folder. Files whose ending is no image's are left alone. How each kind of file becomes 8-bit pixels, such as
-    16-bit grey and transparency, is one rule each in `decoding`.
-    Classes are the subfolders with at least one usable image, in alphabetical order. Splits are stratified by class, and every
-    class must be in each. Images of equal pixels are kept, but stay together in one split, so that none is in two.
+    Every file is looked at before anything is trained, and all that cannot be used are named together: damaged ones, other sizes, links that
+    lead out of the folder, images beyond Pillow's limit against decompression bombs, images with the very pixels of another (they could
+    fall into two splits), with `labels` images that lie in no class folder. Files whose ending is no image's are left alone.
+    Rotations in EXIF are applied, transparency is laid on black, palettes and CMYK are converted, of several frames the first is taken. Integers
+    of more than 8 bits are read as 0..65535, floats as 0..1; other values are refused. Classes are those with usable images; splits are
+    stratified by class, and each class must be in all three.
     """
 
     path: str = incidental_option()                           # the folder
@@ -58,17 +54,24 @@ class ImageFolder(Dataset):
         return len(self._class_names()) if self.labels else None
 
     def fingerprint(self) -> str:
-        pairs = self._images()
-        self._cut(pairs)                                      # so that too few images are found before anything is trained
         whole = hashlib.sha256()
-        for path, _ in pairs:
-            whole.update(os.fsencode(path.relative_to(self._root())) + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        for path, _ in self._images():
+            whole.update(f"{path.relative_to(self._root()).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
         return whole.hexdigest()
 
     def load(self) -> dict[str, Split]:
-        pairs = self._images()
-        cut, labels = self._cut(pairs)
+        pairs, labels = self._images(), None
         images = torch.stack([image for _, image in pairs])   # [N, C, H, W]
+        if self.labels:
+            names = self._class_names()
+            labels = torch.tensor([names.index(self._class_of(path)) for path, _ in pairs])
+        shares = {"train": 1 - self.reference_share - self.held_out_share, "reference": self.reference_share, "held_out": self.held_out_share}
+        cut = split_indices(len(images) if labels is None else labels, shares)
+        if labels is not None:
+            few = [f"{name} ({int((labels == k).sum())})" for k, name in enumerate(names) if not all((labels[index] == k).any() for index in cut.values())]
+            if few:
+                raise DataError(f"image_folder: every class must be in each of the three splits, and these of {self._root()} have too few images: "
+                                f"{', '.join(few[:SHOWN])}; add images or remove the classes")
         return {name: Split(images=images[index], labels=None if labels is None else labels[index]) for name, index in cut.items()}
 
     def _root(self) -> Path:
@@ -81,67 +84,44 @@ class ImageFolder(Dataset):
         return path.relative_to(self._root()).parts[0]
 
     def _class_names(self) -> list[str]:
-        files, _, _ = self._files()
-        # Where every file must be usable, its name is enough; else each is decoded, once for each state of the folder.
-        return list(_usable_classes(self, _state(files))) if self.damaged == "skip" else self._classes_of(files)
-
-    def _classes_of(self, files: Iterable[Path]) -> list[str]:
-        names = sorted({self._class_of(path) for path in files})
+        names = sorted({self._class_of(path) for path, _ in self._images()})
         if len(names) < 2:
-            raise DataError(f"image_folder: labels: true takes the class from subfolders with images in them, and {self._root()} has {len(names)}; "
+            raise DataError(f"image_folder: labels: true takes the class from subfolders, and {self._root()} has usable images in {len(names)} of them; "
                             "make one per class")
         return names
 
-    def _files(self) -> tuple[list[Path], list[str], Counter]:
-        """(image files in order, what else was meant as an image and why it cannot be used, endings of the files left alone)."""
-        root, unread = self._root(), []
-        files, bad, ignored = [], [], Counter()
-        for folder, folders, names in os.walk(root, onerror=unread.append):
-            bad += [f"{self._shown(path)}: a link to a folder, which is not followed" for path in (Path(folder, f) for f in folders) if path.is_symlink()]
-            for path in (Path(folder, name) for name in names):
-                ending = path.suffix.lower()
-                if ending in UNREAD:
-                    bad.append(f"{self._shown(path)}: {ending} is not read; convert it to .png")
-                elif ending not in SUFFIXES:
-                    ignored[ending or "no ending"] += 1
-                elif self.labels and path.parent == root:
-                    bad.append(f"{self._shown(path)}: in no subfolder, from which labels: true takes the class")
-                else:
-                    files.append(path)
-        bad += [f"{self._shown(Path(error.filename))}: {error.strerror}" for error in unread]
-        return sorted(files), bad, ignored
-
-    def _shown(self, path: Path) -> str:
-        return os.fsencode(path.relative_to(self._root())).decode(errors="backslashreplace")
-
-    def _images(self) -> list[tuple[Path, Tensor]]:
+    def _images(self) -> tuple[tuple[Path, Tensor], ...]:
         """Every usable file with its image, uint8 [C, H, W]; raises DataError that names all that are not."""
-        files, bad, ignored = self._files()
-        count, good = len(files) + len(bad), []
-        for path in files:
-            try:
-                good.append((path, self._image(path)))
-            except ValueError as error:
-                bad.append(f"{self._shown(path)}: {error}")
-        left_alone = f" ({', '.join(f'{n} {ending}' for ending, n in sorted(ignored.items()))} left alone)" if ignored else ""
-        if bad and self.damaged == "error":
-            more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-            raise DataError(f"image_folder: {len(bad)} of {count} files in {self._root()} are unusable{left_alone}; mend or remove them, "
-                            f"or write 'damaged: skip':\n  " + "\n  ".join(sorted(bad)[:SHOWN]) + more)
-        distinct = len(set(_digests(good)))
-        if distinct < FEWEST:
-            copies = f", {distinct} of them distinct" if distinct < len(good) else ""
-            raise DataError(f"image_folder: {self._root()} has {len(good)} usable images{copies}, and three splits need at least {FEWEST}{left_alone}")
-        return good
+        files = sorted(p for p in self._root().rglob("*") if p.is_file() or p.is_symlink())
+        return _looked_at(self, tuple((p, *_state(p)) for p in files))
 
     def _image(self, path: Path) -> Tensor:
-        """One file as uint8 [C, H, W]; raises ValueError with the reason where it cannot be used."""
+        """One file as uint8 [C, H, W]; raises ValueError or what Pillow raises where it cannot be used."""
         import numpy
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root())):
+        if not path.resolve().is_relative_to(self._root().resolve()):
             raise ValueError("a link that leads out of the folder")
-        picture = decoded(path, self.channels)
+        if self.labels and path.parent == self._root():
+            raise ValueError("an image that lies in no class folder")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)       # Pillow refuses only what is twice as large
+                with Image.open(path) as opened:
+                    opened.load()
+                    picture = ImageOps.exif_transpose(opened)
+        except UnidentifiedImageError:
+            raise ValueError("not an image, or empty") from None
+        if picture.mode in INTEGERS or picture.mode == "F":
+            white = 1.0 if picture.mode == "F" else 65535.0
+            values = numpy.asarray(picture, dtype=numpy.float64)
+            if not (numpy.isfinite(values).all() and values.min() >= 0 and values.max() <= white):
+                raise ValueError(f"values from {values.min():g} to {values.max():g}, expected 0 to {white:g}")
+            picture = Image.fromarray((values * (255 / white)).round().astype(numpy.uint8))
+        if "A" in picture.getbands() or "transparency" in picture.info:
+            shown = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
+        picture = picture.convert("L" if self.channels == 1 else "RGB")
         if self.resize == "crop":
             picture = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.LANCZOS)
         elif picture.size != (self.size, self.size):
@@ -149,39 +129,35 @@ class ImageFolder(Dataset):
         pixels = torch.from_numpy(numpy.array(picture))       # [H, W] or [H, W, 3]
         return pixels[None] if self.channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
-    def _cut(self, pairs: list[tuple[Path, Tensor]]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """(indices of each split, labels int64 [N] or None); equal images fall into the same split. Raises DataError where a class or a split goes empty."""
-        shares = {"train": 1 - self.reference_share - self.held_out_share, "reference": self.reference_share, "held_out": self.held_out_share}
-        digests = _digests(pairs)
-        first = {digest: i for i, digest in reversed(list(enumerate(digests)))}
-        originals = torch.tensor(sorted(first.values()))
-        names = self._classes_of(path for path, _ in pairs) if self.labels else ["all images"]
-        labels = torch.tensor([names.index(self._class_of(path)) if self.labels else 0 for path, _ in pairs])
-        split_of = {int(originals[i]): name for name, index in split_indices(labels[originals], shares).items() for i in index}
-        homes = [split_of[first[digest]] for digest in digests]
-        cut = {name: torch.tensor([i for i, home in enumerate(homes) if home == name], dtype=torch.int64) for name in shares}
-        present = torch.stack([torch.bincount(labels[index], minlength=len(names)) > 0 for index in cut.values()]).all(0)        # [K]
-        if not present.all():
-            distinct = torch.bincount(labels[originals], minlength=len(names))
-            short = [f"{name} ({count})" for name, count, there in zip(names, distinct.tolist(), present.tolist(), strict=True) if not there]
-            listed = ", ".join(short[:SHOWN]) + (f" and {len(short) - SHOWN} more" if len(short) > SHOWN else "")
-            what = "each split needs images of every class" if self.labels else "each split needs images"
-            raise DataError(f"image_folder: {what}, and too few distinct ones are in {self._root()}: {listed}; "
-                            f"{math.ceil(2 / min(shares.values()))} always suffice; add some, or move a class's folder away")
-        return cut, labels if self.labels else None
+
+def _state(path: Path) -> tuple[int, int]:
+    """(size, time of the last change), by which a file that was changed is looked at again."""
+    stat = path.lstat()
+    return stat.st_size, stat.st_mtime_ns
 
 
-def _digests(pairs: list[tuple[Path, Tensor]]) -> list[bytes]:
-    """What tells images apart: SHA-256 of the pixels."""
-    return [hashlib.sha256(image.numpy().tobytes()).digest() for _, image in pairs]
-
-
-def _state(files: list[Path]) -> str:
-    """Changes whenever a file comes, goes or is written."""
-    facts = ((os.fsencode(path), *((path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else ())) for path in files)
-    return hashlib.sha256(repr(list(facts)).encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=64)
-def _usable_classes(dataset: ImageFolder, state: str) -> tuple[str, ...]:
-    return tuple(dataset._classes_of(path for path, _ in dataset._images()))
+@functools.lru_cache(maxsize=2)
+def _looked_at(dataset: ImageFolder, listing: tuple[tuple[Path, int, int], ...]) -> tuple[tuple[Path, Tensor], ...]:
+    root = dataset._root()
+    found = [path for path, *_ in listing]
+    files = [p for p in found if p.suffix.lower() in SUFFIXES]
+    ignored = Counter(p.suffix.lower() or "no ending" for p in found if p.suffix.lower() not in SUFFIXES)
+    good: dict[bytes, tuple[Path, Tensor]] = {}               # by their pixels
+    bad = []
+    for path in files:
+        try:
+            image = dataset._image(path)
+            same = good.setdefault(hashlib.sha256(image.numpy().tobytes()).digest(), (path, image))
+            if same[0] != path:
+                raise ValueError(f"the very pixels of {same[0].relative_to(root)}")
+        except Exception as error:  # noqa: BLE001  a file may make Pillow raise anything
+            said = str(error) or "no message"
+            bad.append(f"{path.relative_to(root)}: {said if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: {said}'}")
+    left_alone = f" ({', '.join(f'{n} {ending}' for ending, n in sorted(ignored.items()))} left alone)" if ignored else ""
+    if bad and dataset.damaged == "error":
+        more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise DataError(f"image_folder: {len(bad)} of {len(files)} files in {root} are unusable{left_alone}; mend or remove them, "
+                        f"or write 'damaged: skip':\n  " + "\n  ".join(bad[:SHOWN]) + more)
+    if len(good) < 5:
+        raise DataError(f"image_folder: {root} has {len(good)} usable images, and three splits need at least 5{left_alone}")
+    return tuple(good.values())

@@ -1,92 +1,109 @@
-"""What data sets of published files share: where the files lie, the check of their MD5s, and the splits."""
+"""What data sets that come as published files share: where they lie, whether they are whole, and how they are split."""
 
+import gzip
 import hashlib
-import math
 import os
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import numpy
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
-from diffbench import DataError, Split, split_indices
+from diffbench import DataError, Dataset, Split, incidental_option, split_indices
 
 
 def data_root() -> Path:
-    """DIFFBENCH_DATA (`--data-root`), or a cache in the home folder; below it torchvision's layout."""
+    """Where published data lie: DIFFBENCH_DATA (`--data-root`), else the user's cache."""
     return Path(os.environ.get("DIFFBENCH_DATA") or Path.home() / ".cache" / "diffbench")
 
 
-def verified(name: str, folder: str, md5: Mapping[str, str], fetch: Callable[[Path], object] | None) -> dict[str, bytes]:
-    """The content of each file, in the order of `md5`, its MD5 compared with the published one.
-
-    name: the data set's; folder: of its files, below the data root; md5: published sums by file name; fetch: given the data root,
-    downloads what is missing, or None where nothing may be downloaded. Raises DataError that says what to do.
-    """
-    root = data_root()
-    if fetch is not None and not all((root / folder / file).is_file() for file in md5):
+def verified(name: str, folder: Path, md5s: dict[str, str], fetch: Callable[[], object] | None) -> dict[str, bytes]:
+    """The content of the published files of a data set, each compared with its MD5; raises DataError with what to do."""
+    if fetch is not None and not all((folder / file).is_file() for file in md5s):
         try:
-            fetch(root)
-        except (RuntimeError, OSError, EOFError) as error:    # RuntimeError is how torchvision reports a wrong MD5
-            raise DataError(f"{name} cannot be downloaded to {root}: {error}; put the files into {root / folder} yourself") from error
+            fetch()
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"{name} cannot be fetched into {folder}: {error}") from error
     contents = {}
-    for file, expected in md5.items():
-        path = root / folder / file
+    for file, expected in md5s.items():
+        path = folder / file
         if not path.is_file():
-            raise DataError(f"{name}: {file} is not in {path.parent}; say where the data lie with --data-root or DIFFBENCH_DATA, "
+            raise DataError(f"{name}: {file} is not in {folder}; say where the data lie with --data-root or DIFFBENCH_DATA, "
                             f"or write '{name}: {{download: true}}'")
-        try:
-            contents[file] = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
+        contents[file] = path.read_bytes()
         found = hashlib.md5(contents[file], usedforsecurity=False).hexdigest()
         if found != expected:
             raise DataError(f"{name}: {path} is damaged: its MD5 is {found}, the published one {expected}; delete it and fetch it again")
     return contents
 
 
-def content_hash(contents: Mapping[str, bytes]) -> str:
-    """SHA-256 (hex) of all files, one after the other."""
-    whole = hashlib.sha256()
-    for content in contents.values():
-        whole.update(content)
-    return whole.hexdigest()
-
-
-def from_idx(content: bytes) -> Tensor:
-    """An IDX file of bytes as uint8 of its shape: magic 00 00 08 and the number of axes, each length as big-endian int32, then the values.
-
-    Source: LeCun, Cortes & Burges 1998, "The IDX file format".
-    """
-    lengths = [int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(content[3])]
-    values = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * len(lengths), count=math.prod(lengths))
-    return values.reshape(lengths)
-
-
-def grey_images(images: bytes, labels: bytes, *, pad: bool) -> tuple[Tensor, Tensor]:
-    """(uint8 [N, 1, 28, 28], or [N, 1, 32, 32] with a border of black, and int64 [N]) of a pair of IDX files."""
-    pixels = from_idx(images)[:, None]
-    return torch.nn.functional.pad(pixels, (2, 2, 2, 2)) if pad else pixels, from_idx(labels).long()
-
-
-def published_splits(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], train_count: int) -> dict[str, Split]:
-    """Train: the published training images, or a stratified part of them; reference and held out: stratified halves of the test images.
-
-    train, test: (images uint8 [N, C, H, W], labels int64 [N]). A test image whose pixels are also those of a training image, or
-    of an earlier test image, is left out: the splits share no image, so a half may be some images short.
-    """
+def split_published(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], train_count: int) -> dict[str, Split]:
+    """Train: the published training set or a stratified part of it; reference and held out: stratified halves of the test set."""
     images, labels = train
     share = train_count / len(images)
     used = split_indices(labels, {"train": share, "rest": 1 - share})["train"] if share < 1 else torch.arange(len(images))
+    test_images, test_labels = test
+    halves = split_indices(test_labels, {"reference": 0.5, "held_out": 0.5})
     splits = {"train": Split(images=images[used], labels=labels[used])}
+    return splits | {half: Split(images=test_images[index], labels=test_labels[index]) for half, index in halves.items()}
 
-    seen = {image.tobytes() for image in images.numpy()}
-    new = []
-    for i, image in enumerate(test[0].numpy()):
-        pixels = image.tobytes()
-        if pixels not in seen:
-            seen.add(pixels)
-            new.append(i)
-    images, labels = (part[torch.tensor(new, dtype=torch.int64)] for part in test)
-    halves = split_indices(labels, {"reference": 0.5, "held_out": 0.5})
-    return splits | {name: Split(images=images[index], labels=labels[index]) for name, index in halves.items()}
+
+@dataclass(frozen=True, kw_only=True)
+class IdxImages(Dataset):
+    """70,000 grey images in ten classes, 28x28 pixels, in the four IDX files of MNIST's format."""
+
+    pad: bool = True                                          # to 32x32, which four halvings divide; false leaves 28x28
+    train_count: Annotated[int, Interval(ge=100, le=60_000)] = 60_000     # training images used, stratified by class
+    download: bool = incidental_option(False)                 # fetch missing files through torchvision
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (1, 32, 32) if self.pad else (1, 28, 28)
+
+    @property
+    def classes(self) -> int:
+        return 10
+
+    @abstractmethod
+    def files(self) -> dict[str, str]:
+        """MD5 by file name: training images, training labels, test images, test labels, in this order."""
+
+    @abstractmethod
+    def torchvision_class(self) -> type:
+        """The class of torchvision that fetches the files, into a folder of its own name."""
+
+    def fingerprint(self) -> str:
+        whole = hashlib.sha256()
+        for content in self._contents().values():
+            whole.update(content)
+        return whole.hexdigest()
+
+    def load(self) -> dict[str, Split]:
+        train_images, train_labels, test_images, test_labels = (_idx(content) for content in self._contents().values())
+        return split_published((self._padded(train_images), train_labels.long()), (self._padded(test_images), test_labels.long()), self.train_count)
+
+    def _contents(self) -> dict[str, bytes]:
+        cls, files = self.torchvision_class, self.files()
+        fetch = (lambda: cls()(str(data_root()), download=True)) if self.download else None
+        found = verified(self.component_name(), data_root() / self.folder() / "raw", files, fetch)
+        return {file: gzip.decompress(content) if file.endswith(".gz") else content for file, content in found.items()}
+
+    @abstractmethod
+    def folder(self) -> str:
+        """Its folder in the data root, torchvision's name for it."""
+
+    def _padded(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.pad(images[:, None], (2, 2, 2, 2)) if self.pad else images[:, None]      # [N, 1, H, W]
+
+
+def _idx(content: bytes) -> Tensor:
+    """A file in IDX format as uint8: two zero bytes, the type (8, unsigned bytes), the number of dimensions, their sizes big-endian, the data."""
+    if content[:3] != b"\0\0\x08":
+        raise DataError(f"an IDX file of unsigned bytes begins with 0, 0, 8, found {list(content[:3])}")
+    shape = numpy.frombuffer(content, ">i4", content[3], offset=4)
+    return torch.from_numpy(numpy.frombuffer(content, numpy.uint8, offset=4 + 4 * content[3]).reshape(shape).copy())

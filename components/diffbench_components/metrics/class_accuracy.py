@@ -29,7 +29,7 @@ class ClassAccuracy(Metric):
     def why_not(self, cell: Cell) -> str | None:
         if cell.dataset.classes is None:
             return f"class_accuracy needs labels; {cell.dataset.component_name()} has none"
-        if not cell.conditioning.ports:
+        if not cell.conditioning.is_conditional:
             return f"class_accuracy needs a class that was asked for; under {cell.conditioning.component_name()} the network is told none"
         return None
 

@@ -56,7 +56,7 @@ class Regression(Objective):
         return schedule.snapped(t.clamp(min=1e-9, max=1))         # [..., B]
 
     def loss(self, out: Tensor, noised: Noised, schedule: NoiseSchedule, parameterization: Parameterization) -> Tensor:
-        x_0, eps, _, level = noised
+        x_0, eps, _, level = noised[:4]
         distance = self.distance(out - parameterization.target(x_0, eps, level))      # [B, C, H, W]
         return (self.weight(level, parameterization) * distance).flatten(1).mean(1)   # [B]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, posterior
 from diffbench_components.schedulers.ddpm import Ddpm
 
 
@@ -23,6 +23,8 @@ class Ddim(Scheduler):
     steps: Annotated[int, Ge(1)] = 50                             # network evaluations
     eta: Annotated[float, Interval(ge=0, le=1)] = 0.0             # share of the ancestral noise that is added
 
+    examples = ({}, {"eta": 0.5}, {"eta": 1.0})
+
     @property
     def is_stochastic(self) -> bool:
         return self.eta > 0
@@ -33,8 +35,7 @@ class Ddim(Scheduler):
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
         alpha_t, sigma_t = schedule.scales(t)
         alpha_s, sigma_s = schedule.scales(s)
-        var_ts = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
-        sigma_eta = self.eta * math.sqrt(var_ts) * sigma_s / sigma_t
+        sigma_eta = self.eta * math.sqrt(posterior(alpha_t, sigma_t, alpha_s, sigma_s).small)
 
         x0_hat, eps_hat, _ = denoise(x_t, t)                      # [B, C, H, W] each
         x_s = alpha_s * x0_hat + math.sqrt(sigma_s**2 - sigma_eta**2) * eps_hat

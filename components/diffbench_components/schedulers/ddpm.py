@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, posterior
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,26 +16,36 @@ class Ddpm(Scheduler):
 
     With alpha_ts = alpha_t/alpha_s and var_ts = sigma_t² - alpha_ts² sigma_s² the posterior has mean
     alpha_ts sigma_s²/sigma_t² x_t + alpha_s var_ts/sigma_t² x_0 and variance var_ts sigma_s²/sigma_t² ("small", exact
-    where the data are one point); "large" is var_ts itself, DDPM's beta (exact where the data are N(m, 1) under a VP schedule).
-    Source: Ho et al. 2020, arXiv:2006.11239, eq. 6 and 7, section 3.2; for any step Kingma et al. 2021, arXiv:2107.00630, appendix A.
+    where the data are one point); "large" is var_ts itself, DDPM's beta (exact where the data are N(m, 1) under a VP schedule);
+    "learned" lies between their logarithms, where a network trained with `hybrid` or `vlb` puts it, for the true length of the step.
+    Source: Ho et al. 2020, arXiv:2006.11239, eq. 6 and 7, section 3.2; for any step Kingma et al. 2021, arXiv:2107.00630, appendix A;
+    learned: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15.
     """
 
-    steps: Annotated[int, Ge(1)] = 1000                   # network evaluations
-    variance: Literal["small", "large"] = "small"         # of the added noise
+    steps: Annotated[int, Ge(1)] = 1000                           # network evaluations
+    variance: Literal["small", "large", "learned"] = "small"      # of the added noise
+
+    examples = ({}, {"variance": "large"}, {"variance": "learned"})
 
     @property
     def is_stochastic(self) -> bool:
         return True
 
-    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
-        alpha_t, sigma_t = schedule.scales(t)
-        alpha_s, sigma_s = schedule.scales(s)
-        alpha_ts = alpha_t / alpha_s
-        var_ts = sigma_t**2 - alpha_ts**2 * sigma_s**2
+    def why_not(self, cell):
+        if self.variance == "learned" and not cell.objective.learns_variance:
+            return f"ddpm's learned variance is trained by hybrid or vlb, and the objective is {cell.objective.component_name()}"
+        return None
 
-        x0_hat = denoise(x_t, t).x0                       # [B, C, H, W]
-        mean = (alpha_ts * sigma_s**2 / sigma_t**2) * x_t + (alpha_s * var_ts / sigma_t**2) * x0_hat
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
+        q = posterior(*schedule.scales(t), *schedule.scales(s))
+        x0_hat, _, share = denoise(x_t, t)                        # [B, C, H, W] each
+        mean = q.of_x * x_t + q.of_x0 * x0_hat
         if s == 0:
             return mean, None
-        variance = var_ts if self.variance == "large" else var_ts * sigma_s**2 / sigma_t**2
-        return mean + math.sqrt(variance) * noise(), None
+        if self.variance == "learned":
+            if share is None:
+                raise ValueError("ddpm's learned variance needs a denoiser that predicts it: Prediction(x0, eps, variance)")
+            log_small, log_large = math.log(q.small), math.log(q.large)
+            std = (log_small / 2 + (log_large - log_small) / 2 * share).exp()
+            return mean + std * noise(), None
+        return mean + math.sqrt(q.large if self.variance == "large" else q.small) * noise(), None

@@ -32,6 +32,7 @@ class Pndm(Scheduler):
     steps: Annotated[int, Ge(2)] = 50                     # N; prk makes N + 9 evaluations, plms N + 1
     warmup: Literal["prk", "plms"] = "prk"                # how the first steps are made
 
+    examples = ({}, {"warmup": "plms"})
     order: ClassVar[int] = 2
     min_steps: ClassVar[int] = 4
 

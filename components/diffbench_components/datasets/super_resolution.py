@@ -1,0 +1,58 @@
+"""Images with a smaller copy of themselves as their condition."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffbench import DataError, Dataset, Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResolution(Dataset):
+    """The images of another data set; the condition of each is its average over blocks of factor x factor pixels.
+
+    Labels are the inner data set's: a judge may read them, the network is told the small image only. Samples are drawn under the small
+    images of the reference split, which no training has seen.
+    Source: Saharia et al. 2021, arXiv:2104.07636 (SR3), there with bicubic reduction.
+    """
+
+    inner: Dataset                                            # the images
+    factor: Annotated[int, Ge(2)] = 2                         # how many times smaller the condition is
+
+    examples = ({"inner": "digits"},)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.inner.image_shape
+
+    @property
+    def classes(self) -> int | None:
+        return self.inner.classes
+
+    @property
+    def condition_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.image_shape
+        return (channels, height // self.factor, width // self.factor)
+
+    def why_not(self, cell):
+        return self._misfit()
+
+    def fingerprint(self) -> str:
+        return self.inner.fingerprint()
+
+    def load(self) -> dict[str, Split]:
+        if misfit := self._misfit():
+            raise DataError(misfit)
+        return {name: replace(split, conditions=self._reduced(split.images)) for name, split in self.inner.load().items()}
+
+    def _reduced(self, images: Tensor) -> Tensor:
+        return F.avg_pool2d(images.float(), self.factor).round().to(images.dtype)         # [N, C, h, w]
+
+    def _misfit(self) -> str | None:
+        _, height, width = self.image_shape
+        if height % self.factor or width % self.factor:
+            return f"super_resolution reduces by {self.factor}, and {height}x{width} is not divisible by it"
+        return None

@@ -1,0 +1,28 @@
+"""The network predicts the velocity of the process."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from diffbench import Level, Parameterization, Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Velocity(Parameterization):
+    """F = u_hat of u = dx_t/dt = alpha' x_0 + sigma' eps at fixed x_0 and eps; on `rectified_flow` u = eps - x_0.
+
+    With D = alpha sigma' - sigma alpha': x0_hat = (sigma' x - sigma u_hat)/D, eps_hat = (alpha u_hat - alpha' x)/D. t runs from data
+    to noise, so u points to the noise; SiT and torchcfm have the opposite sign. alpha' and sigma' are per unit of our t.
+    Source: Lipman et al. 2023, arXiv:2210.02747, eq. 15; for any alpha and sigma Ma et al. 2024, arXiv:2401.08740, eq. 4.
+    """
+
+    def c_in(self, level: Level) -> float | Tensor:
+        return (level.alpha**2 + level.sigma**2) ** -0.5
+
+    def target(self, x_0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        return level.d_alpha * x_0 + level.d_sigma * eps
+
+    def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
+        _, alpha, sigma, d_alpha, d_sigma = level
+        d = alpha * d_sigma - sigma * d_alpha
+        return Prediction(x0=(d_sigma / d) * x_t - (sigma / d) * out, eps=(alpha / d) * out - (d_alpha / d) * x_t)

@@ -1,0 +1,81 @@
+"""Heun's method, with the churn of EDM."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
+from torch import Tensor
+
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+
+LARGEST_GAMMA = math.sqrt(2) - 1      # EDM's bound: a step never adds more noise than there is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heun(Scheduler):
+    """The trapezoidal rule on the probability flow: an Euler step, then the mean of the slopes at both ends; 2 N - 1 evaluations.
+
+    variable "sigma": steps in n = sigma/alpha, where the flow is d(x/alpha) = eps dn. With churn each step first raises n to
+    n_hat = (1 + gamma) n, gamma = min(s_churn/N, sqrt(2) - 1) where s_min <= n <= s_max, by x_hat = alpha_hat (x/alpha + sqrt(n_hat² - n²)
+    s_noise z); not above n(1), and not before the step to the clean level, which is x0_hat.
+    variable "t": steps in t, dx/dt = alpha' x_0 + sigma' eps, which a flow with zero terminal SNR needs.
+    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 2 ("sigma", with churn) and algorithm 1 ("t").
+    """
+
+    steps: Annotated[int, Ge(1)] = 18                             # N; 2 N - 1 network evaluations
+    variable: Literal["sigma", "t"] = "sigma"                     # what the slope is taken in
+    s_churn: Annotated[float, Ge(0)] = 0.0                        # noise added anew, over the whole run; 0: deterministic
+    s_min: Annotated[float, Ge(0)] = 0.0                          # sigma/alpha below which none is added
+    s_max: Annotated[float, Ge(0)] = 1e6                          # and above which none is added
+    s_noise: Annotated[float, Ge(0)] = 1.0                        # standard deviation of the added noise; EDM uses up to 1.007
+
+    examples = ({}, {"variable": "t"}, {"s_churn": 10.0})
+    order: ClassVar[int] = 2                                      # weak order where churn adds noise: adding it is exact, the way back is Heun's
+
+    @property
+    def is_stochastic(self) -> bool:
+        return self.s_churn > 0
+
+    def nfe(self, steps: int) -> int:
+        return 2 * steps - 1
+
+    def why_not(self, cell):
+        if self.variable == "t" and cell.noise_schedule.grid:
+            return (f"heun in t needs rates that change smoothly, and those of {cell.noise_schedule.component_name()} jump at its grid points; "
+                    "use 'heun: {variable: sigma}'")
+        first = float(cell.spacing(cell.noise_schedule, self.steps)[0])
+        if self.variable == "sigma" and cell.noise_schedule.at(first).alpha == 0.0:
+            return ("heun in sigma/alpha cannot start at zero terminal SNR, where that is infinite; use 'heun: {variable: t}' on a flow, "
+                    "or a spacing that starts below t = 1")
+        return None
+
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
+        if self.s_churn > 0 and s > 0:
+            x_t, t = self._churned(schedule, x_t, t, noise)
+        x0_hat, eps_hat, _ = denoise(x_t, t)                      # [B, C, H, W] each
+        if s == 0:
+            return x0_hat, None
+        if self.variable == "sigma":
+            alpha_s, sigma_s = schedule.scales(s)
+            h = schedule.nsr(s) - schedule.nsr(t)
+            x_euler = alpha_s * x0_hat + sigma_s * eps_hat
+            return x_euler + (alpha_s * h / 2) * (denoise(x_euler, s).eps - eps_hat), None
+        h = s - t
+        _, _, _, d_alpha_t, d_sigma_t = schedule.at(t)
+        _, _, _, d_alpha_s, d_sigma_s = schedule.at(s)
+        slope_t = d_alpha_t * x0_hat + d_sigma_t * eps_hat
+        x0_hat, eps_hat, _ = denoise(x_t + h * slope_t, s)
+        slope_s = d_alpha_s * x0_hat + d_sigma_s * eps_hat
+        return x_t + (h / 2) * (slope_t + slope_s), None
+
+    def _churned(self, schedule: NoiseSchedule, x_t: Tensor, t: float, noise: Noise) -> tuple[Tensor, float]:
+        """The state at a higher level of noise, and its time."""
+        n = schedule.nsr(t)
+        gamma = min(self.s_churn / self.steps, LARGEST_GAMMA) if self.s_min <= n <= self.s_max else 0.0
+        n_hat = min(n * (1 + gamma), schedule.nsr(1.0))
+        if not n < n_hat < math.inf:
+            return x_t, t
+        t_hat = schedule.time_of(n_hat)
+        alpha_hat = schedule.at(t_hat).alpha
+        return (alpha_hat / schedule.at(t).alpha) * x_t + (alpha_hat * math.sqrt(n_hat**2 - n**2) * self.s_noise) * noise(), t_hat

@@ -1,0 +1,55 @@
+"""diffbench check"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+
+import click
+
+from diffbench.cli.common import JSON, PLUGIN
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("-v", "--verbose", is_flag=True, help="Show every check, and why one does not apply.")
+@JSON
+@PLUGIN
+def command(names: tuple[str, ...], verbose: bool, as_json: bool, plugins: tuple[str, ...]) -> int:
+    """Run the conformance suite: of components by name, of a kind, of a whole package, or of everything installed.
+
+    Exit code 1 where a check fails. A check that does not apply has a reason (-v shows it) and does not count as passed.
+    """
+    import torch
+
+    from diffbench.registry import load_registry
+    from diffbench.testing.conformance import checks, outcome, subjects
+
+    torch.set_num_threads(1)                              # many small tensors: more threads only wait for each other
+    registry = load_registry(plugins)
+    total: Counter[str] = Counter()
+    records = []
+    for ref in subjects(registry, names):
+        began, counted = time.perf_counter(), Counter[str]()
+        for check in checks(registry, ref):
+            found = outcome(check)
+            counted[found.status] += 1
+            records.append({"kind": ref.kind, "component": ref.full_name, "subject": check.subject, "statement": check.statement,
+                            "status": found.status, "detail": found.detail, "measured": found.measured})
+            if not as_json and (verbose or found.status == "failed"):
+                click.echo(f"{found.status:>14}  {check.subject} {check.statement}" + (f": {found.detail}" if found.detail else ""))
+        total += counted
+        if counted and not as_json:
+            click.echo(f"{ref.kind} {ref.full_name}: {_said(counted)} ({time.perf_counter() - began:.1f} s)")
+    if as_json:
+        click.echo(json.dumps(records, indent=1, default=str))
+    elif total:
+        click.echo(f"in all {_said(total)}")
+    else:
+        click.echo("no check applies")
+    return 1 if total["failed"] else 0
+
+
+def _said(counted: Counter[str]) -> str:
+    return ", ".join(f"{counted[status]} {status}" for status in ("passed", "failed", "not applicable") if counted[status])

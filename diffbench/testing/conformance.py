@@ -1,0 +1,113 @@
+"""The conformance suite: what every component of a kind must do, checked on any registered one, a stranger's included.
+
+    diffbench check my-samplers                                   # on the command line
+    test_rk4 = conformance("my-samplers.rk4")                     # in the author's own tests
+
+A check is one statement about one configuration. It holds, fails with a sentence, or does not apply for a reason; one that does not
+apply is never counted as passed.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffbench.errors import DiffbenchError, UnknownComponent
+from diffbench.registry import Ref, Registry, load_registry
+from diffbench.specs import label
+
+
+class NotApplicable(Exception):
+    """Raised by a check that has nothing to say about a configuration; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement about one configuration of a component."""
+
+    subject: str                      # the configuration: "ddim(eta=0.5)"
+    statement: str                    # "converges at order 1 on cosine"
+    run: Callable[[], Any]            # returns what it measured, or raises AssertionError or NotApplicable
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a check."""
+
+    check: Check
+    status: str                       # "passed", "failed", "not applicable"
+    detail: str = ""                  # why, where it did not pass
+    measured: Any = None
+
+
+def checks(registry: Registry, ref: Ref) -> Iterator[Check]:
+    """Every check of a registered component, for each of its `examples`; none for a kind that has no checks."""
+    from diffbench.testing.checks import BY_KIND
+    from diffbench.testing.stand_ins import examples
+
+    makers = [BY_KIND[ref.kind]] if ref.kind in BY_KIND else []
+    makers += [maker for maker in registry.answers("diffbench_checks", kind=ref.kind) if maker is not None]
+    if not makers:
+        return
+    try:
+        made = examples(registry, ref.kind, ref.full_name)
+    except (AssertionError, DiffbenchError) as error:
+        message = str(error)
+
+        def unmakeable() -> None:
+            raise AssertionError(message)
+        yield Check(ref.full_name, "can be made", unmakeable)
+        return
+    for component in made:
+        for maker in makers:
+            for statement, run in maker(registry, component):
+                yield Check(label(component, registry), statement, run)
+
+
+def outcome(check: Check) -> Outcome:
+    """Runs one check; whatever it raises becomes its outcome."""
+    try:
+        return Outcome(check, "passed", measured=check.run())
+    except NotApplicable as reason:
+        return Outcome(check, "not applicable", str(reason))
+    except AssertionError as error:
+        return Outcome(check, "failed", str(error) or _place(error))
+    except Exception as error:  # noqa: BLE001  a component that raises has failed its check
+        return Outcome(check, "failed", f"{type(error).__name__}: {error} ({_place(error)})")
+
+
+def subjects(registry: Registry, wanted: tuple[str, ...] = ()) -> list[Ref]:
+    """The components meant by names: 'ddim', 'my-samplers.rk4', 'scheduler ddim' as two words, a kind, or a distribution; all where none is given."""
+    everything = [ref for kind in registry.kinds for ref in registry.refs(kind)]
+    if not wanted:
+        return everything
+    if len(wanted) == 2 and wanted[0].replace("-", "_") in registry.kinds:
+        return [registry.find(wanted[0].replace("-", "_"), wanted[1])]
+    found: list[Ref] = []
+    for name in wanted:
+        folded = name.replace("-", "_")
+        named = [ref for ref in everything if folded in (ref.kind, ref.name, *(n.replace("-", "_") for n in (ref.full_name, ref.distribution)))]
+        if not named:
+            raise UnknownComponent(f"there is no component, kind or package named {name!r} to check; `diffbench list` shows what is installed")
+        found += [ref for ref in named if ref not in found]
+    return found
+
+
+def conformance(name: str) -> Callable[[], None]:
+    """A test function that runs every check of one component, or of every component of a package, and reports all that fail."""
+    def test() -> None:
+        registry = load_registry()
+        outcomes = [outcome(check) for ref in subjects(registry, (name,)) for check in checks(registry, ref)]
+        failed = [o for o in outcomes if o.status == "failed"]
+        assert not failed, "\n".join(f"{o.check.subject} {o.check.statement}: {o.detail}" for o in failed)
+        assert any(o.status == "passed" for o in outcomes), f"no check applies to {name}"
+    test.__doc__ = f"Conformance of {name}."
+    return test
+
+
+def _place(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}: {last.line}"

@@ -1,0 +1,272 @@
+"""Every registered component, in each of its examples, passes the conformance suite; and the suite finds what is wrong."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+import diffbench
+from diffbench import Signals
+from diffbench.errors import UnknownComponent
+from diffbench.specs import label
+from diffbench.testing import conformance
+from diffbench.testing.checks import BY_KIND
+from diffbench.testing.conformance import Check, checks, outcome, subjects
+from diffbench.testing.stand_ins import examples
+from tests.conftest import REGISTRY
+
+SLOW = ("scheduler", "conditioning", "backbone")
+
+
+def configurations() -> list:
+    found = []
+    for ref in subjects(REGISTRY):
+        if ref.kind in BY_KIND and ref.distribution == "diffbench":
+            marks = [pytest.mark.slow] if ref.kind in SLOW else []
+            found += [pytest.param(ref, made, id=f"{ref.kind}-{label(made, REGISTRY)}", marks=marks) for made in examples(REGISTRY, ref.kind, ref.full_name)]
+    return found
+
+
+@pytest.mark.parametrize(("ref", "component"), configurations())
+def test_conforms(ref, component):
+    found = [outcome(Check(label(component, REGISTRY), statement, run)) for statement, run in BY_KIND[ref.kind](REGISTRY, component)]
+    assert not [f"{o.check.statement}: {o.detail}" for o in found if o.status == "failed"]
+    passed = sum(o.status == "passed" for o in found)
+    assert passed >= min(3, len(found)), [o.detail for o in found]
+    assert all(o.detail for o in found if o.status == "not applicable")
+
+
+def failures(component):
+    """What the suite says of a component that is wrong."""
+    return {statement: result.detail for statement, run in BY_KIND[component.kind](REGISTRY, component)
+            if (result := outcome(Check("", statement, run))).status == "failed"}
+
+
+def moved(x_t, x0, eps, schedule, s):
+    alpha, sigma = schedule.scales(s)
+    return alpha * x0 + sigma * eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsTooMuch(diffbench.Scheduler):
+    steps: int = 10
+    order: ClassVar[int] = 2
+
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        x0, eps, _ = denoise(x_t, t)
+        return moved(x_t, x0, eps, schedule, s), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongSign(diffbench.Scheduler):
+    steps: int = 10
+    is_stochastic = True
+
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        x0, eps, _ = denoise(x_t, t)
+        if s == 0:
+            return x0, None
+        f, g2 = schedule.rates(t)
+        h, sigma = t - s, schedule.at(t).sigma
+        return (1 - h * f) * x_t + (h * g2 / sigma) * eps + math.sqrt(g2 * h) * noise(), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyEnd(diffbench.Scheduler):
+    steps: int = 10
+    is_stochastic = True
+
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        q = diffbench.posterior(*schedule.scales(t), *schedule.scales(s))
+        return q.of_x * x_t + q.of_x0 * denoise(x_t, t).x0 + math.sqrt(q.large) * noise(), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedLengthSteps(diffbench.Scheduler):
+    """Moves by 1/N whatever the grid, as scripts do."""
+    steps: int = 10
+
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        x0, eps, _ = denoise(x_t, t)
+        return moved(x_t, x0, eps, schedule, max(0.0, t - 1 / self.steps)), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LooksAtTheBatch(diffbench.Scheduler):
+    steps: int = 10
+
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        x0, eps, _ = denoise(x_t, t)
+        return moved(x_t, x0 * (1 + 0.01 * x0.mean()), eps, schedule, s), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synchronises(diffbench.Scheduler):
+    steps: int = 10
+
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        x0, eps, _ = denoise(x_t, t)
+        if float(x0.abs().max()) > 100:
+            x0 = x0 / 2
+        return moved(x_t, x0, eps, schedule, s), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HidesNoise(diffbench.Scheduler):
+    steps: int = 10
+
+    def nfe(self, steps):
+        return steps + 1
+
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        x0, eps, _ = denoise(x_t, t)
+        return moved(x_t, x0, eps, schedule, s) + (0 if s == 0 else 1e-9 * noise() + 1e-9 * noise()), None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheduler", "found"), [
+    (ClaimsTooMuch(), "converges at order 2 on linear, Gaussian data"),
+    (WrongSign(), "converges at order 1 on linear, Gaussian data"),
+    (NoisyEnd(), "ends clean on linear with trailing spacing"),
+    (FixedLengthSteps(), "converges at order 1 on linear, mixture data"),
+    (LooksAtTheBatch(), "gives an image that does not depend on its batch"),
+    (Synchronises(), "never waits for the device"),
+    (HidesNoise(), "asks for noise if and only if it says so"),
+    (HidesNoise(), "counts the evaluations it claims"),
+], ids=lambda value: getattr(value, "component_name", lambda: "")())
+def test_a_wrong_scheduler_is_found(scheduler, found):
+    statements = [(s, run) for s, run in BY_KIND["scheduler"](REGISTRY, scheduler) if s == found]
+    assert [outcome(Check("", s, run)).status for s, run in statements] == ["failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongInverse(diffbench.NoiseSchedule):
+    """A straight flow whose inverse and rate are slightly off, and which has noise at t = 0."""
+
+    def alpha(self, t):
+        return 1 - t.double()
+
+    def sigma(self, t):
+        return 0.01 + 0.99 * t.double()
+
+    def d_sigma(self, t):
+        return torch.full_like(t, 0.98, dtype=torch.float64)
+
+    def t_of_nsr(self, nsr):
+        return nsr / (1 + nsr)
+
+
+def test_a_wrong_schedule_is_found():
+    assert set(failures(WrongInverse())) == {"starts clean", "has t_of_nsr as its inverse, to 1e-10", "has rates that are the derivatives"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetsSkip(diffbench.Parameterization):
+    """Decodes x0 and eps from different formulas, and sees unscaled inputs."""
+
+    def c_in(self, level):
+        return 1.0
+
+    def target(self, x_0, eps, level):
+        return eps
+
+    def decode(self, out, x_t, level):
+        return diffbench.Prediction(x0=x_t - level.sigma * out, eps=out)
+
+
+def test_a_wrong_parameterization_is_found():
+    assert {"decodes its own target to x_0 and eps", "predicts x_0 and eps that lie on x_t, for any output",
+            "gives the network inputs of about unit variance"} <= set(failures(ForgetsSkip()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaks(diffbench.Conditioning):
+    """Tells the label even where it is withheld, and names a socket that it does not fill."""
+    ports = frozenset({"vector", "tokens"})
+
+    def build(self, io):
+        return _Leaks(io)
+
+
+class _Leaks(nn.Module):
+    def __init__(self, io):
+        super().__init__()
+        self.table = nn.Embedding(io.classes, io.signal_width)
+
+    def forward(self, cond, drop):
+        return Signals(vector=self.table(torch.zeros(len(drop), dtype=torch.int64) if cond is None else cond))
+
+
+def test_a_wrong_conditioning_is_found():
+    found = failures(Leaks())
+    assert "fills exactly the sockets it names, labels" in found and "has one null condition, labels" in found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backwards(diffbench.Spacing):
+    def __call__(self, schedule, steps):
+        return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+
+
+def test_a_wrong_spacing_is_found():
+    assert len(failures(Backwards())) == len(list(BY_KIND["spacing"](REGISTRY, Backwards())))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanOfTheBatch(diffbench.Objective):
+    def times(self, u, schedule):
+        return u.float()
+
+    def loss(self, out, noised, schedule, parameterization):
+        difference = out - parameterization.target(noised.x_0, noised.eps, noised.level)
+        return difference.square().mean().expand(len(out)) + torch.zeros(len(out))
+
+
+def test_a_wrong_objective_is_found():
+    found = failures(MeanOfTheBatch())
+    assert "times are torch.float32" in found["draws times in (0, 1] of linear"]
+    assert "depends on another's" in found["has one finite loss per sample, least at the truth, on linear"]
+
+
+def test_the_public_test_function(capsys):
+    conformance("uniform")()
+    with pytest.raises(UnknownComponent, match="no component, kind or package named 'no-such'"):
+        conformance("no-such")()
+
+
+def test_components_are_chosen_by_name_kind_and_package():
+    assert [r.full_name for r in subjects(REGISTRY, ("scheduler", "ddim"))] == ["ddim"]
+    assert {r.kind for r in subjects(REGISTRY, ("edm",))} == {"noise_schedule", "parameterization"}
+    assert {r.full_name for r in subjects(REGISTRY, ("spacing",))} == {r.full_name for r in REGISTRY.refs("spacing")}
+    assert len(subjects(REGISTRY, ("diffbench",))) >= 50
+
+
+def test_a_package_that_cannot_be_made_fails_with_its_reason(monkeypatch):
+    cls = REGISTRY.component("scheduler", "ddim")
+    monkeypatch.setattr(cls, "examples", ({"eta": 2.0},))
+    (only,) = checks(REGISTRY, REGISTRY.find("scheduler", "ddim"))
+    assert outcome(only).status == "failed" and "eta must be a number in [0, 1], got 2.0" in outcome(only).detail
+
+
+def test_replacing_an_option_changes_what_is_checked():
+    ddim = REGISTRY.create("scheduler", "ddim")
+    assert not replace(ddim, eta=0.0).is_stochastic and replace(ddim, eta=0.3).is_stochastic
+
+
+def test_the_page_of_measured_orders_is_of_these_components():
+    """Whole rows and columns by name; one row measured again, by the digit that is printed."""
+    from diffbench.testing.checks.schedulers import measured_order
+    from diffbench.testing.stand_ins import all_examples
+
+    page = (Path(__file__).parents[2] / "docs" / "orders.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("| ")]
+    schedules = all_examples(REGISTRY, "noise_schedule")
+    assert [row[0] for row in rows[1:]] == [label(s, REGISTRY) for s in all_examples(REGISTRY, "scheduler")]
+    assert len(rows[0]) == 2 + len(schedules)
+    heun = next(row for row in rows if row[0] == "heun")
+    for printed, schedule in zip(heun[2:5], schedules, strict=False):
+        assert float(printed) == pytest.approx(measured_order(REGISTRY, REGISTRY.create("scheduler", "heun"), schedule), abs=0.02)
