@@ -1,6 +1,10 @@
 """A folder of images: every file decoded by one rule or named with a reason, classes that exist, splits that share no image."""
 
+import os
+import re
 import shutil
+import struct
+import zlib
 
 import numpy
 import pytest
@@ -50,38 +54,15 @@ class TestImageFolder:
         (folder.parent / "outside.png").write_bytes(good)
         (folder / "dog" / "link.png").symlink_to(folder.parent / "outside.png")
         (folder / "dog" / "dangling.png").symlink_to(folder / "nowhere.png")
-        (folder / "dog" / "moving.gif").write_bytes(b"GIF89a")
+        (folder / "dog" / "notes.txt").write_text("left alone")
         with pytest.raises(diffbench.DataError) as error:
             image_folder(folder).fingerprint()
         said = str(error.value)
-        assert "7 of 19 files" in said and "1 .gif left alone" in said and "damaged: skip" in said
+        assert "7 of 19 files" in said and "1 .txt left alone" in said and "damaged: skip" in said
         for name in ("cut.png", "empty.jpg", "text.png", "flipped.png", "dangling.png", "large.png: 64x48 pixels, expected 16x16; 'resize: crop'",
                      "link.png: a link that leads out of the folder"):
             assert name in said, name
         assert sum(len(s.images) for s in image_folder(folder, damaged="skip").load().values()) == 12
-
-    def test_modes_become_what_they_show(self, tmp_path):
-        def one(picture, channels=1):
-            path = tmp_path / "x.png"
-            picture.save(path)
-            return image_folder(tmp_path, channels=channels)._image(path)
-        assert one(Image.fromarray(numpy.full((16, 16), 32768, numpy.uint16))).unique().tolist() == [128], "16-bit grey is scaled, not saturated"
-        assert one(Image.new("RGBA", (16, 16), (255, 0, 0, 0)), 3).unique().tolist() == [0], "transparency lies on black"
-        half = one(Image.new("RGBA", (16, 16), (255, 0, 0, 128)), 3)
-        assert half[0].unique().tolist() == [128] and not half[1:].any()
-        assert one(Image.new("1", (16, 16), 1)).unique().tolist() == [255]
-        assert one(Image.new("P", (16, 16)), 3).shape == (3, 16, 16)
-        Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "c.jpg")
-        assert image_folder(tmp_path)._image(tmp_path / "c.jpg")[:, 0, 0].tolist()[0] > 200
-
-    def test_exif_rotation_is_applied(self, tmp_path):
-        pixels = numpy.zeros((16, 16), numpy.uint8)
-        pixels[0] = 255
-        exif = Image.Exif()
-        exif[0x0112] = 6                                      # turn by 90 degrees clockwise
-        Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-        turned = image_folder(tmp_path, channels=1)._image(tmp_path / "turned.png")[0]
-        assert (turned[:, -1] == 255).all() and not turned[:, :-1].any()
 
     def test_crop_makes_sizes_alike(self, folder):
         Image.new("RGB", (40, 20), (9, 9, 9)).save(folder / "cat" / "wide.png")
@@ -126,43 +107,28 @@ class TestImageFolder:
 
     def test_a_class_that_would_be_missing_from_a_split_is_named(self, folder):
         noise_images(folder / "owl", 2)
-        with pytest.raises(diffbench.DataError, match=r"these of .* have too few images: owl \(2\); add images or remove the classes"):
-            image_folder(folder, labels=True).load()
+        with pytest.raises(diffbench.DataError, match=r"these of .* have too few images: owl \(2\); 10 always suffice: add images or remove the classes"):
+            image_folder(folder, labels=True).fingerprint()
+
+    def test_a_split_without_images_is_refused(self, folder):
+        with pytest.raises(diffbench.DataError, match=r"too few images: all images \(12\); 200 always suffice"):
+            image_folder(folder, held_out_share=0.01).fingerprint()
 
     def test_the_same_pixels_twice_cannot_fall_into_two_splits(self, folder):
         Image.open(folder / "cat" / "3.png").save(folder / "dog" / "copy.bmp")
         with pytest.raises(diffbench.DataError, match=r"dog/copy.bmp: the very pixels of cat/3.png"):
             image_folder(folder).load()
 
-    @pytest.mark.parametrize(("values", "mode", "found"), [
-        (numpy.full((16, 16), 200, numpy.int32), "I", [1]), (numpy.full((16, 16), 65535, numpy.int32), "I", [255]),
-        (numpy.full((16, 16), 0.5, numpy.float32), "F", [128]),
-        (numpy.full((16, 16), 70000, numpy.int32), "I", "values from 70000 to 70000, expected 0 to 65535"),
-        (numpy.full((16, 16), -1, numpy.int32), "I", "values from -1 to -1, expected 0 to 65535"),
-        (numpy.full((16, 16), 2.0, numpy.float32), "F", "values from 2 to 2, expected 0 to 1"),
-        (numpy.full((16, 16), numpy.nan, numpy.float32), "F", "values from nan to nan, expected 0 to 1"),
-    ])
-    def test_32_bit_images_have_one_rule(self, tmp_path, values, mode, found):
-        path = tmp_path / "x.tif"
-        Image.fromarray(values).save(path)
-        assert Image.open(path).mode == mode
-        dataset = image_folder(tmp_path, channels=1)
-        if isinstance(found, str):
-            with pytest.raises(ValueError, match=found):
-                dataset._image(path)
-        else:
-            assert dataset._image(path).unique().tolist() == found
-
     def test_a_decompression_bomb_is_refused(self, folder, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
         Image.new("L", (40, 30)).save(folder / "dog" / "bomb.png")
-        with pytest.raises(diffbench.DataError, match=r"dog/bomb.png: .*1200 pixels.* exceeds limit of 1000 pixels"):
+        with pytest.raises(diffbench.DataError, match="dog/bomb.png: 40x30 pixels, more than Pillow's limit of 1000"):
             image_folder(folder, resize="crop").load()
 
     def test_whatever_pillow_raises_is_said_with_the_file(self, folder, monkeypatch):
         def broken(*arguments):
             raise KeyError("a decoder's own mistake")
-        monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", broken)
         with pytest.raises(diffbench.DataError, match='cat/0.png: KeyError: "a decoder\'s own mistake"'):
             image_folder(folder).load()
 
@@ -175,7 +141,55 @@ class TestImageFolder:
         victim.write_bytes(good)
         assert sum(len(s.images) for s in image_folder(folder).load().values()) == 12
 
-    def test_of_several_frames_the_first_is_taken(self, tmp_path):
-        frames = [Image.new("L", (16, 16), value) for value in (50, 200)]
-        frames[0].save(tmp_path / "x.tif", save_all=True, append_images=frames[1:])
-        assert image_folder(tmp_path, channels=1)._image(tmp_path / "x.tif").unique().tolist() == [50]
+
+def said_of(dataset) -> str:
+    """What fingerprint and load both say."""
+    with pytest.raises(diffbench.DataError) as error:
+        dataset.fingerprint()
+    with pytest.raises(diffbench.DataError, match=re.escape(str(error.value))):
+        dataset.load()
+    return str(error.value)
+
+
+class TestWhatIsNoImageOfOurs:
+    """A sentence each, never a traceback, and never silence."""
+
+    def test_too_many_pixels_are_refused_before_they_are_decoded(self, folder):
+        def png(width, height):
+            chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+            return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+        limit = Image.MAX_IMAGE_PIXELS
+        (folder / "cat" / "warned.png").write_bytes(png(10_000, limit // 10_000 + 1))         # of which Pillow only warns
+        (folder / "cat" / "raised.png").write_bytes(png(100_000, 100_000))
+        (folder / "cat" / "absurd.png").write_bytes(png(2**31 - 1, 2**31 - 1))
+        said = said_of(image_folder(folder, resize="crop"))
+        assert f"warned.png: 10000x{limit // 10_000 + 1} pixels, more than Pillow's limit of {limit}" in said
+        assert f"raised.png: more pixels than Pillow's limit of {limit}" in said and "absurd.png" in said
+
+    def test_what_is_no_file_or_no_format_of_ours(self, folder):
+        (folder / "cat").rename(folder / "a_folder.png")                                      # a folder like any other
+        (folder / "cat").symlink_to(folder / "a_folder.png")
+        (folder / "dog" / "round.png").symlink_to(folder / "dog" / "round.png")
+        (folder / "dog" / "phone.HEIC").write_bytes(b"x")
+        os.mkfifo(folder / "dog" / "pipe.png")
+        said = said_of(image_folder(folder))
+        assert "4 of 16 files" in said
+        for part in ("cat: a link to a folder, which is not followed", "round.png: a broken link", "pipe.png: not a regular file",
+                     "phone.HEIC: .heic is not read; convert it to .png"):
+            assert part in said
+
+    def test_files_and_folders_that_may_not_be_read(self, folder):
+        (folder / "cat" / "0.png").chmod(0)
+        (folder / "secret").mkdir(mode=0)
+        if os.access(folder / "secret", os.R_OK):
+            pytest.skip("this user may read everything")
+        said = said_of(image_folder(folder))
+        assert "cat/0.png: Permission denied" in said and "secret: Permission denied" in said
+
+    def test_names_that_are_no_text(self, folder):
+        whole = (folder / "cat" / "0.png").read_bytes()
+        (folder / "cat" / "0.png").unlink()
+        (folder / "cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(whole)
+        assert len(image_folder(folder).fingerprint()) == 64
+        (folder / "cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+        assert r"caf\xe9.png: not an image, or empty" in said_of(image_folder(folder))
