@@ -4,10 +4,13 @@ import gzip
 import hashlib
 import pickle
 import shutil
+from pathlib import Path
+from urllib.error import URLError
 
 import numpy
 import pytest
 import torch
+from diffbench_components.datasets import published
 
 import diffbench
 from tests.conftest import REGISTRY
@@ -64,6 +67,32 @@ class TestFashionMnist:
         assert splits["train"].images.shape[1:] == (1, 32, 32) and torch.bincount(splits["train"].labels).tolist() == [10] * 10
         assert made.fingerprint() == made.fingerprint()
 
+    def test_copies_are_in_one_split_only(self):
+        """Some published test images are also training images."""
+        train, test = torch.arange(80, dtype=torch.uint8).reshape(80, 1, 1, 1), torch.arange(78, 140, dtype=torch.uint8).reshape(62, 1, 1, 1)
+        test[10:12] = test[5]
+        splits = published.split_published((train, torch.arange(80) % 2), (test, torch.arange(62) % 2), 80)
+        seen = [set(split.images.flatten().tolist()) for split in splits.values()]
+        assert [len(s) for s in seen] == [80, 29, 29] and len(set.union(*seen)) == 138
+
+    @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST/raw"), ("fashion_mnist", "FashionMNIST/raw"), ("cifar10", "cifar-10-batches-py")])
+    def test_a_download_that_fails_says_where_to_put_the_files(self, tmp_path, monkeypatch, name, folder):
+        def refused(*arguments, **options):
+            raise URLError("no route to host")
+
+        monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", refused)
+        monkeypatch.setenv("DIFFBENCH_DATA", str(tmp_path))
+        with pytest.raises(diffbench.DataError, match=f"{name} cannot be fetched into .*{folder}: .*no route to host.*; put the files there yourself"):
+            REGISTRY.create("dataset", name, download=True).fingerprint()
+
+    def test_a_download_fetches_what_is_missing(self, tmp_path, monkeypatch):
+        made = self.files(tmp_path / "served", monkeypatch)
+        monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive",
+                            lambda url, download_root, filename, md5: (Path(download_root).mkdir(parents=True, exist_ok=True),
+                                                                       shutil.copyfile(made / filename, Path(download_root) / filename)))
+        monkeypatch.setenv("DIFFBENCH_DATA", str(tmp_path / "here"))
+        assert len(REGISTRY.create("dataset", "fashion_mnist", train_count=100, download=True).load()["train"].images) == 100
+
     def test_damage_is_found(self, tmp_path, monkeypatch):
         raw = self.files(tmp_path, monkeypatch)
         victim = raw / "t10k-labels-idx1-ubyte.gz"
@@ -107,3 +136,25 @@ class TestCifar10:
         (folder / "data_batch_3").write_bytes(b"not what was published")
         with pytest.raises(diffbench.DataError, match="data_batch_3 is damaged: its MD5 is"):
             REGISTRY.create("dataset", "cifar10").load()
+
+    def test_a_file_that_is_not_the_published_one_is_never_opened(self, tmp_path, monkeypatch):
+        folder, trace = self.files(tmp_path, monkeypatch), tmp_path / "opened"
+        for victim in ("test_batch", "batches.meta"):
+            whole = (folder / victim).read_bytes()
+            (folder / victim).write_bytes(b"cos\nsystem\n(S'touch " + str(trace).encode() + b"'\ntR.")
+            with pytest.raises(diffbench.DataError, match=f"{victim} is damaged: its MD5 is"):
+                REGISTRY.create("dataset", "cifar10").load()
+            (folder / victim).write_bytes(whole)
+        assert not trace.exists()
+
+    def test_missing_files_say_where_to_put_them(self, tmp_path, monkeypatch):
+        (self.files(tmp_path, monkeypatch) / "batches.meta").unlink()
+        with pytest.raises(diffbench.DataError, match=r"batches.meta is not in .*cifar-10-batches-py; .*cifar10: \{download: true\}"):
+            REGISTRY.create("dataset", "cifar10").load()
+
+    def test_the_published_sums(self):
+        """Those of the archive on the authors' page, unpacked; torchvision's table is what we compare with."""
+        from torchvision.datasets import CIFAR10
+
+        assert dict(CIFAR10.train_list)["data_batch_1"] == "c99cafc152244af753f735de768cd75f"
+        assert dict(CIFAR10.test_list) == {"test_batch": "40351d587109b95175f43aff81a1287e"}
