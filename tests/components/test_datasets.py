@@ -88,6 +88,28 @@ class TestGaussianMixture:
             assert (of_k.mean(0) - mean).abs().max() < 5 * made.std / len(of_k) ** 0.5
             assert float((of_k - mean).square().mean()) == pytest.approx(made.std**2 + (2 / 255) ** 2 / 12, rel=0.03)
 
+    @pytest.mark.parametrize("options", [{}, {"separation": 1.0, "std": 0.5}])
+    def test_the_moments_of_its_pixels_are_exact_also_where_clipped(self, options):
+        made = REGISTRY.create("dataset", "gaussian_mixture", **options)
+        mean, variance = made.pixel_moments
+        splits = made.load().values()
+        x_0, labels = torch.cat([s.images for s in splits])[:, 0].double() / 127.5 - 1, torch.cat([s.labels for s in splits])
+        for k in range(made.components):
+            of_k = x_0[labels == k]
+            assert ((of_k.mean(0) - mean[k]).abs() < 5 * (variance[k] / len(of_k)).sqrt()).all()
+            assert float((of_k - mean[k]).square().mean() / variance[k].mean()) == pytest.approx(1, abs=0.02)
+        clipped = bool(options)
+        assert ((variance.mean() - made.std**2 - (2 / 255) ** 2 / 12).abs() > 1e-4) == clipped, "else the closed form of the docstring"
+        assert torch.equal(made.weights, torch.full((4,), 0.25, dtype=torch.float64))
+
+    def test_its_content_never_changes(self):
+        assert REGISTRY.create("dataset", "gaussian_mixture").fingerprint() == "df96ea95249d150fdff662c205cd145c818c0f0c884d2e14bcb5c26d71a1e034"
+
+    def test_options_that_would_copy_or_clip_everything_are_refused(self):
+        for wrong in ({"std": 0.001}, {"separation": 3.0}):
+            with pytest.raises(diffbench.OptionError, match="must be a number in"):
+                REGISTRY.create("dataset", "gaussian_mixture", **wrong)
+
     def test_components_are_apart_and_draws_differ(self):
         made = REGISTRY.create("dataset", "gaussian_mixture", components=12)
         products = made.means.flatten(1) @ made.means.flatten(1).T
@@ -108,6 +130,16 @@ class TestSuperResolution:
         assert made.why_not(cell_with(REGISTRY, dataset=made)) == "super_resolution reduces by 3, and 8x8 is not divisible by it"
         with pytest.raises(diffbench.DataError, match="reduces by 3"):
             made.load()
+
+    def test_means_are_exact_and_an_image_that_is_a_condition_is_not_replaced(self):
+        inner = REGISTRY.create("dataset", "digits")
+        made = REGISTRY.create("dataset", "super_resolution", inner=inner)
+        split = made.load()["held_out"]
+        means = split.images.double().reshape(-1, 1, 4, 2, 4, 2).mean((3, 5))
+        assert torch.equal(split.conditions, (means + 0.5).floor().to(torch.uint8))
+        assert all(torch.equal(split.images, inner.load()[name].images) for name, split in made.load().items())
+        twice = REGISTRY.create("dataset", "super_resolution", inner=made)
+        assert twice.why_not(cell_with(REGISTRY, dataset=twice)) == "super_resolution around super_resolution would replace the image that is its condition"
 
 
 def test_pixels_are_features_without_labels():
