@@ -8,7 +8,7 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
-from diffbench import Dataset, Split, incidental_option
+from diffbench import DataError, Dataset, Split, incidental_option
 from diffbench_components.datasets.published import data_root, split_published, verified
 
 
@@ -17,8 +17,9 @@ class Cifar10(Dataset):
     """60,000 colour images of 32x32 pixels in ten classes.
 
     Splits: train is the published training set of 50,000 (or a stratified part of it), reference and held out are the two stratified
-    halves of the published test set, 5,000 images each. The Python version of the data lies in DIFFBENCH_DATA (`--data-root`), in
-    torchvision's layout cifar-10-batches-py; torchvision unpickles it, after every file was found to be the published one.
+    halves of the published test set, 5,000 images each, less test images that are copies of others. The Python version of the data
+    lies in DIFFBENCH_DATA (`--data-root`), in torchvision's layout cifar-10-batches-py. Its files are pickles, which can run code when
+    they are opened: torchvision alone opens them, and only after each was found to be the published one, by its MD5.
     Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
     """
 
@@ -35,11 +36,14 @@ class Cifar10(Dataset):
 
     def fingerprint(self) -> str:
         from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import download_and_extract_archive
 
-        fetch = (lambda: CIFAR10(str(data_root()), download=True)) if self.download else None
-        found = verified("cifar10", data_root() / CIFAR10.base_folder, dict([*CIFAR10.train_list, *CIFAR10.test_list]), fetch)
+        def fetch():                                                      # CIFAR10(download=True) would also open what it fetched
+            download_and_extract_archive(CIFAR10.url, str(data_root()), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
+
+        md5s = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
         whole = hashlib.sha256()
-        for content in found.values():
+        for content in verified("cifar10", data_root() / CIFAR10.base_folder, md5s, fetch if self.download else None).values():
             whole.update(content)
         return whole.hexdigest()
 
@@ -50,5 +54,8 @@ class Cifar10(Dataset):
     def _published(self, *, train: bool) -> tuple[Tensor, Tensor]:
         from torchvision.datasets import CIFAR10
 
-        source = CIFAR10(str(data_root()), train=train)
+        try:
+            source = CIFAR10(str(data_root()), train=train)
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"cifar10: torchvision cannot read {data_root() / CIFAR10.base_folder}: {error}") from error
         return torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(source.targets)       # [N, 3, 32, 32]

@@ -2,7 +2,8 @@
 
 import functools
 import hashlib
-import warnings
+import math
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +14,22 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 
 from diffbench import DataError, Dataset, OptionError, Split, incidental_option, split_indices
+from diffbench_components.datasets.decoding import decoded
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-SHOWN = 20                                                    # unusable files named in a message
-INTEGERS = ("I;16", "I;16B", "I;16L", "I")                    # grey with more than 8 bits
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+UNREAD = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga")          # images as well, but not ours to decode
+SHOWN = 20                                                    # unusable files, or classes, named in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Dataset):
     """Images in a folder and the folders below it; with `labels`, the class is the name of the folder directly below `path`.
 
-    Every file is looked at before anything is trained, and all that cannot be used are named together: damaged ones, other sizes, links that
-    lead out of the folder, images beyond Pillow's limit against decompression bombs, images with the very pixels of another (they could
-    fall into two splits), with `labels` images that lie in no class folder. Files whose ending is no image's are left alone.
-    Rotations in EXIF are applied, transparency is laid on black, palettes and CMYK are converted, of several frames the first is taken. Integers
-    of more than 8 bits are read as 0..65535, floats as 0..1; other values are refused. Classes are those with usable images; splits are
-    stratified by class, and each class must be in all three.
+    Every file is looked at before anything is trained, and all that cannot be used are named together: damaged ones, other sizes,
+    links that lead out of the folder or to another folder, images beyond Pillow's limit against decompression bombs, images with the
+    very pixels of another (they could fall into two splits), with `labels` images that lie in no class folder. Files whose ending is
+    no image's are left alone. How each kind of file becomes 8-bit pixels is said in `decoding`. Classes are those with usable images;
+    splits are stratified by class, and each class must be in all three.
     """
 
     path: str = incidental_option()                           # the folder
@@ -39,6 +40,8 @@ class ImageFolder(Dataset):
     damaged: Literal["error", "skip"] = "error"               # what to do about files that cannot be used
     reference_share: Annotated[float, Interval(gt=0, lt=1)] = 0.2     # of the images that distances are measured to
     held_out_share: Annotated[float, Interval(gt=0, lt=1)] = 0.2      # of the images that give the floor
+
+    examples = ()                                             # none without a folder
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,25 +57,30 @@ class ImageFolder(Dataset):
         return len(self._class_names()) if self.labels else None
 
     def fingerprint(self) -> str:
+        self._cut()                                           # too few images are a mistake before anything is trained
         whole = hashlib.sha256()
         for path, _ in self._images():
-            whole.update(f"{path.relative_to(self._root()).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+            whole.update(os.fsencode(path.relative_to(self._root())) + b"\0" + hashlib.sha256(path.read_bytes()).digest())
         return whole.hexdigest()
 
     def load(self) -> dict[str, Split]:
-        pairs, labels = self._images(), None
-        images = torch.stack([image for _, image in pairs])   # [N, C, H, W]
-        if self.labels:
-            names = self._class_names()
-            labels = torch.tensor([names.index(self._class_of(path)) for path, _ in pairs])
-        shares = {"train": 1 - self.reference_share - self.held_out_share, "reference": self.reference_share, "held_out": self.held_out_share}
-        cut = split_indices(len(images) if labels is None else labels, shares)
-        if labels is not None:
-            few = [f"{name} ({int((labels == k).sum())})" for k, name in enumerate(names) if not all((labels[index] == k).any() for index in cut.values())]
-            if few:
-                raise DataError(f"image_folder: every class must be in each of the three splits, and these of {self._root()} have too few images: "
-                                f"{', '.join(few[:SHOWN])}; add images or remove the classes")
+        images = torch.stack([image for _, image in self._images()])      # [N, C, H, W]
+        cut, labels = self._cut()
         return {name: Split(images=images[index], labels=None if labels is None else labels[index]) for name, index in cut.items()}
+
+    def _cut(self) -> tuple[dict[str, Tensor], Tensor | None]:
+        """(indices of the images of each split, labels int64 [N] or None); raises DataError where a split or a class in it is empty."""
+        paths = [path for path, _ in self._images()]
+        shares = {"train": 1 - self.reference_share - self.held_out_share, "reference": self.reference_share, "held_out": self.held_out_share}
+        names = self._class_names() if self.labels else ["all images"]
+        labels = torch.tensor([names.index(self._class_of(path)) if self.labels else 0 for path in paths])
+        cut = split_indices(labels, shares)
+        few = [f"{name} ({int((labels == k).sum())})" for k, name in enumerate(names) if not all((labels[index] == k).any() for index in cut.values())]
+        if few:
+            more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
+            raise DataError(f"image_folder: every class must be in each of the three splits, and these of {self._root()} have too few images: "
+                            f"{', '.join(few[:SHOWN])}{more}; {math.ceil(2 / min(shares.values()))} always suffice: add images or remove the classes")
+        return cut, labels if self.labels else None
 
     def _root(self) -> Path:
         root = Path(self.path).expanduser()
@@ -92,36 +100,26 @@ class ImageFolder(Dataset):
 
     def _images(self) -> tuple[tuple[Path, Tensor], ...]:
         """Every usable file with its image, uint8 [C, H, W]; raises DataError that names all that are not."""
-        files = sorted(p for p in self._root().rglob("*") if p.is_file() or p.is_symlink())
-        return _looked_at(self, tuple((p, *_state(p)) for p in files))
+        found, unread = [], []
+        for folder, folders, names in os.walk(self._root(), onerror=unread.append):
+            found += [Path(folder, name) for name in names] + [path for path in (Path(folder, name) for name in folders) if path.is_symlink()]
+        closed = tuple((Path(error.filename), error.strerror) for error in unread)
+        return _looked_at(self, tuple((p, *_state(p)) for p in sorted(found)), closed)
 
     def _image(self, path: Path) -> Tensor:
-        """One file as uint8 [C, H, W]; raises ValueError or what Pillow raises where it cannot be used."""
+        """One file as uint8 [C, H, W]; raises ValueError with the reason where it cannot be used."""
         import numpy
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
 
-        if not path.resolve().is_relative_to(self._root().resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root())):
             raise ValueError("a link that leads out of the folder")
+        if path.is_dir():
+            raise ValueError("a link to a folder, which is not followed")
+        if path.suffix.lower() in UNREAD:
+            raise ValueError(f"{path.suffix.lower()} is not read; convert it to .png")
         if self.labels and path.parent == self._root():
             raise ValueError("an image that lies in no class folder")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)       # Pillow refuses only what is twice as large
-                with Image.open(path) as opened:
-                    opened.load()
-                    picture = ImageOps.exif_transpose(opened)
-        except UnidentifiedImageError:
-            raise ValueError("not an image, or empty") from None
-        if picture.mode in INTEGERS or picture.mode == "F":
-            white = 1.0 if picture.mode == "F" else 65535.0
-            values = numpy.asarray(picture, dtype=numpy.float64)
-            if not (numpy.isfinite(values).all() and values.min() >= 0 and values.max() <= white):
-                raise ValueError(f"values from {values.min():g} to {values.max():g}, expected 0 to {white:g}")
-            picture = Image.fromarray((values * (255 / white)).round().astype(numpy.uint8))
-        if "A" in picture.getbands() or "transparency" in picture.info:
-            shown = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
-        picture = picture.convert("L" if self.channels == 1 else "RGB")
+        picture = decoded(path, self.channels)
         if self.resize == "crop":
             picture = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.LANCZOS)
         elif picture.size != (self.size, self.size):
@@ -131,32 +129,37 @@ class ImageFolder(Dataset):
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """(size, time of the last change), by which a file that was changed is looked at again."""
-    stat = path.lstat()
+    """(size, time of the last change), by which a file that was changed is looked at again; of a link, those of what it leads to."""
+    stat = path.stat() if path.exists() else path.lstat()
     return stat.st_size, stat.st_mtime_ns
 
 
+def _said(path: Path, root: Path) -> str:
+    """A path below the folder, also where its name is no text."""
+    return os.fsencode(path.relative_to(root)).decode(errors="backslashreplace")
+
+
 @functools.lru_cache(maxsize=2)
-def _looked_at(dataset: ImageFolder, listing: tuple[tuple[Path, int, int], ...]) -> tuple[tuple[Path, Tensor], ...]:
+def _looked_at(dataset: ImageFolder, listing: tuple[tuple[Path, int, int], ...], closed: tuple[tuple[Path, str], ...]) -> tuple[tuple[Path, Tensor], ...]:
     root = dataset._root()
     found = [path for path, *_ in listing]
-    files = [p for p in found if p.suffix.lower() in SUFFIXES]
-    ignored = Counter(p.suffix.lower() or "no ending" for p in found if p.suffix.lower() not in SUFFIXES)
+    files = [p for p in found if p.suffix.lower() in SUFFIXES + UNREAD or p.is_dir()]
+    ignored = Counter(p.suffix.lower() or "no ending" for p in set(found) - set(files))
     good: dict[bytes, tuple[Path, Tensor]] = {}               # by their pixels
-    bad = []
+    bad = [f"{_said(path, root)}: {why}" for path, why in closed]
     for path in files:
         try:
             image = dataset._image(path)
-            same = good.setdefault(hashlib.sha256(image.numpy().tobytes()).digest(), (path, image))
-            if same[0] != path:
-                raise ValueError(f"the very pixels of {same[0].relative_to(root)}")
-        except Exception as error:  # noqa: BLE001  a file may make Pillow raise anything
-            said = str(error) or "no message"
-            bad.append(f"{path.relative_to(root)}: {said if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: {said}'}")
+        except ValueError as error:
+            bad.append(f"{_said(path, root)}: {error}")
+            continue
+        same = good.setdefault(hashlib.sha256(image.numpy().tobytes()).digest(), (path, image))
+        if same[0] != path:
+            bad.append(f"{_said(path, root)}: the very pixels of {_said(same[0], root)}")
     left_alone = f" ({', '.join(f'{n} {ending}' for ending, n in sorted(ignored.items()))} left alone)" if ignored else ""
     if bad and dataset.damaged == "error":
         more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise DataError(f"image_folder: {len(bad)} of {len(files)} files in {root} are unusable{left_alone}; mend or remove them, "
+        raise DataError(f"image_folder: {len(bad)} of {len(files) + len(closed)} files in {root} are unusable{left_alone}; mend or remove them, "
                         f"or write 'damaged: skip':\n  " + "\n  ".join(bad[:SHOWN]) + more)
     if len(good) < 5:
         raise DataError(f"image_folder: {root} has {len(good)} usable images, and three splits need at least 5{left_alone}")

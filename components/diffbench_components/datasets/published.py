@@ -27,8 +27,8 @@ def verified(name: str, folder: Path, md5s: dict[str, str], fetch: Callable[[], 
     if fetch is not None and not all((folder / file).is_file() for file in md5s):
         try:
             fetch()
-        except (RuntimeError, OSError) as error:
-            raise DataError(f"{name} cannot be fetched into {folder}: {error}") from error
+        except (RuntimeError, OSError, EOFError) as error:    # RuntimeError is how torchvision reports a wrong MD5
+            raise DataError(f"{name} cannot be fetched into {folder}: {error}; put the files there yourself") from error
     contents = {}
     for file, expected in md5s.items():
         path = folder / file
@@ -43,11 +43,20 @@ def verified(name: str, folder: Path, md5s: dict[str, str], fetch: Callable[[], 
 
 
 def split_published(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], train_count: int) -> dict[str, Split]:
-    """Train: the published training set or a stratified part of it; reference and held out: stratified halves of the test set."""
+    """Train: the published training set or a stratified part of it; reference and held out: stratified halves of the test set.
+
+    train, test: (images uint8 [N, C, H, W], labels int64 [N]). A test image with the very pixels of a training image, or of an
+    earlier test image, is left out: the splits share no image, so a half may be a few images short.
+    """
     images, labels = train
     share = train_count / len(images)
     used = split_indices(labels, {"train": share, "rest": 1 - share})["train"] if share < 1 else torch.arange(len(images))
-    test_images, test_labels = test
+    seen, new = {image.tobytes() for image in images.numpy()}, []
+    for i, image in enumerate(test[0].numpy()):
+        if (pixels := image.tobytes()) not in seen:
+            seen.add(pixels)
+            new.append(i)
+    test_images, test_labels = (part[torch.tensor(new, dtype=torch.int64)] for part in test)
     halves = split_indices(test_labels, {"reference": 0.5, "held_out": 0.5})
     splits = {"train": Split(images=images[used], labels=labels[used])}
     return splits | {half: Split(images=test_images[index], labels=test_labels[index]) for half, index in halves.items()}
@@ -75,7 +84,7 @@ class IdxImages(Dataset):
 
     @abstractmethod
     def torchvision_class(self) -> type:
-        """The class of torchvision that fetches the files, into a folder of its own name."""
+        """The class of torchvision that knows where the files are fetched from."""
 
     def fingerprint(self) -> str:
         whole = hashlib.sha256()
@@ -88,14 +97,27 @@ class IdxImages(Dataset):
         return split_published((self._padded(train_images), train_labels.long()), (self._padded(test_images), test_labels.long()), self.train_count)
 
     def _contents(self) -> dict[str, bytes]:
-        cls, files = self.torchvision_class, self.files()
-        fetch = (lambda: cls()(str(data_root()), download=True)) if self.download else None
-        found = verified(self.component_name(), data_root() / self.folder() / "raw", files, fetch)
+        folder = data_root() / self.folder() / "raw"
+        found = verified(self.component_name(), folder, self.files(), (lambda: self._fetch(folder)) if self.download else None)
         return {file: gzip.decompress(content) if file.endswith(".gz") else content for file, content in found.items()}
 
     @abstractmethod
     def folder(self) -> str:
         """Its folder in the data root, torchvision's name for it."""
+
+    def _fetch(self, folder: Path) -> None:
+        """All files from the first of torchvision's mirrors that has them; each .gz stays beside what it holds, as torchvision leaves it."""
+        from torchvision.datasets.utils import download_and_extract_archive
+
+        source, failures = self.torchvision_class(), []
+        for mirror in source.mirrors:
+            try:
+                for file, md5 in source.resources:
+                    download_and_extract_archive(mirror + file, download_root=str(folder), filename=file, md5=md5)
+                return
+            except (RuntimeError, OSError) as error:
+                failures.append(f"{mirror}: {error}")
+        raise OSError("; ".join(failures))
 
     def _padded(self, images: Tensor) -> Tensor:
         return torch.nn.functional.pad(images[:, None], (2, 2, 2, 2)) if self.pad else images[:, None]      # [N, 1, H, W]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
-from torch.nn import functional as F
 
 from diffbench import DataError, Dataset, Split
 
@@ -38,7 +38,7 @@ class SuperResolution(Dataset):
         return (channels, height // self.factor, width // self.factor)
 
     def why_not(self, cell):
-        return self._misfit()
+        return self._misfit() or self.inner.why_not(cell)
 
     def fingerprint(self) -> str:
         return self.inner.fingerprint()
@@ -49,10 +49,16 @@ class SuperResolution(Dataset):
         return {name: replace(split, conditions=self._reduced(split.images)) for name, split in self.inner.load().items()}
 
     def _reduced(self, images: Tensor) -> Tensor:
-        return F.avg_pool2d(images.float(), self.factor).round().to(images.dtype)         # [N, C, h, w]
+        """uint8 [N, C, H, W] to [N, C, h, w]: the block's mean, in whole numbers, halves rounded up."""
+        _, height, width = self.condition_shape
+        blocks = images.unflatten(3, (width, self.factor)).unflatten(2, (height, self.factor))        # [N, C, h, f, w, f]
+        area = self.factor**2
+        return ((2 * blocks.sum((3, 5), dtype=torch.int32) + area) // (2 * area)).to(torch.uint8)
 
     def _misfit(self) -> str | None:
         _, height, width = self.image_shape
         if height % self.factor or width % self.factor:
             return f"super_resolution reduces by {self.factor}, and {height}x{width} is not divisible by it"
+        if self.inner.condition_shape is not None:
+            return f"super_resolution around {self.inner.component_name()} would replace the image that is its condition"
         return None

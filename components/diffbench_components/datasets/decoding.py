@@ -1,0 +1,88 @@
+"""One image file as 8-bit pixels, or the reason why it cannot be used; shared by data sets made of files."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x0112, 258, 262              # numbers of TIFF tags; EXIF uses them too
+
+
+def decoded(path: Path, channels: int) -> Image:
+    """The picture in a file as mode L (channels = 1) or RGB (channels = 3); raises ValueError with the reason where there is none.
+
+    - Grey of more than 8 bits (Pillow's modes I;16 and I) is read as 0..65535, floats (mode F) as 0..1; other values are refused.
+      v becomes round(255 v/white), whatever the other pixels are.
+    - Palettes, 1 bit, CMYK and other colour spaces are converted by Pillow; colour profiles are not applied.
+    - Transparency is laid on black. Rotations in EXIF are applied; EXIF that cannot be read is as none.
+    - Of several frames or pages the first is taken.
+    - More pixels than Pillow's limit (Image.MAX_IMAGE_PIXELS, 89 million) are refused before they are decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():
+        raise ValueError("a broken link" if path.is_symlink() else "not a regular file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                   # what cannot be decoded raises; Pillow warns of oddities such as broken EXIF
+            with Image.open(path) as opened:
+                pixels, limit = opened.width * opened.height, Image.MAX_IMAGE_PIXELS
+                if limit is not None and pixels > limit:
+                    raise ValueError(f"{opened.width}x{opened.height} pixels, more than Pillow's limit of {limit}")
+                opened.load()
+                return _turned(_converted(opened, "L" if channels == 1 else "RGB"), opened)
+    except UnidentifiedImageError:
+        raise ValueError("not an image, or empty") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error) or f"cannot be decoded ({type(error).__name__})") from error
+    except Exception as error:                                # decoders of damaged files raise nearly anything: struct.error, KeyError, MemoryError
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _converted(picture: Image, mode: str) -> Image:
+    from PIL import Image
+
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        picture = _scaled(picture)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        shown = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
+    return picture.convert(mode)
+
+
+def _scaled(picture: Image) -> Image:
+    """Grey of more than 8 bits to 0..255; a plain convert of Pillow would saturate at 255."""
+    import numpy
+    from PIL import Image
+
+    white = 1.0 if picture.mode == "F" else 65535.0
+    tags = getattr(picture, "tag_v2", {})                     # of a TIFF; Pillow leaves such values as they are
+    if tags.get(BITS_PER_SAMPLE, (16,))[0] < 16 or tags.get(PHOTOMETRIC, 1) == 0:
+        raise ValueError("a grey TIFF of 12 bits, or one whose white is 0; save 8 bits, or 16 bits with black at 0")
+    values = numpy.asarray(picture).astype(numpy.float64)
+    if not (numpy.isfinite(values).all() and values.min() >= 0 and values.max() <= white):
+        raise ValueError(f"values from {values.min():g} to {values.max():g}, expected 0 to {white:g}")
+    grey = (values * (255 / white)).round()
+    if "transparency" in picture.info:                        # the one value that is transparent
+        grey[values == picture.info["transparency"]] = 0
+    return Image.fromarray(grey.astype(numpy.uint8))
+
+
+def _turned(picture: Image, opened: Image) -> Image:
+    """The picture as it is to be seen, by the file's EXIF orientation."""
+    from PIL.Image import Transpose
+
+    try:
+        orientation = opened.getexif().get(ORIENTATION, 1)
+    except (OSError, ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, AttributeError, struct.error):
+        orientation = 1
+    turns = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+             6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
+    return picture.transpose(turns[orientation]) if orientation in turns else picture

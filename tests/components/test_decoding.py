@@ -1,0 +1,121 @@
+"""One image file as 8-bit pixels: one rule for each kind of file, and a reason wherever there are no pixels to be had."""
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from tests.components.test_image_folder import image_folder
+
+ENDINGS = ("png", "jpg", "tif", "webp", "gif", "bmp", "ppm")
+
+
+def saved(path) -> bytes:
+    picture = Image.fromarray(numpy.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=numpy.uint8))
+    picture.save(path)
+    return path.read_bytes()
+
+
+class TestDamagedFiles:
+    """A sentence, never a traceback."""
+
+    @pytest.mark.parametrize("ending", ENDINGS)
+    def test_files_cut_at_every_length(self, tmp_path, ending):
+        path = tmp_path / f"whole.{ending}"
+        whole = saved(path)
+        expected = image_folder(tmp_path)._image(path)
+        path.unlink()
+        for length in sorted({*range(0, len(whole), max(1, len(whole) // 40))}):
+            cut = tmp_path / f"cut.{ending}"
+            cut.write_bytes(whole[:length])
+            try:                                              # a cut inside trailing bytes loses nothing
+                assert torch.equal(image_folder(tmp_path)._image(cut), expected), length
+            except ValueError as error:
+                assert str(error), length
+
+    @pytest.mark.parametrize("ending", ENDINGS)
+    def test_random_bytes_anywhere(self, tmp_path, ending):
+        path = tmp_path / f"x.{ending}"
+        whole = saved(path)
+        rng = numpy.random.default_rng(0)
+        for _ in range(60):
+            content = bytearray(whole)
+            for _ in range(4):
+                content[int(rng.integers(min(len(content), 300)))] = int(rng.integers(256))
+            path.write_bytes(bytes(content))
+            try:
+                assert image_folder(tmp_path)._image(path).shape == (3, 16, 16)
+            except ValueError as error:
+                assert str(error)
+
+
+class TestPixels:
+    def one(self, tmp_path, picture, ending="png", channels=1, **how):
+        path = tmp_path / f"x.{ending}"
+        picture.save(path, **how)
+        return image_folder(tmp_path, channels=channels)._image(path)
+
+    @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+    def test_16_bits_are_scaled_whatever_their_values(self, tmp_path, ending):
+        values = numpy.full((16, 16), 200, numpy.uint16)      # a dark image: not to be taken for 8 bits
+        assert self.one(tmp_path, Image.fromarray(values), ending).unique().tolist() == [1]
+        ramp = numpy.linspace(0, 65535, 256).round().astype(numpy.uint16).reshape(16, 16)
+        assert self.one(tmp_path, Image.fromarray(ramp), ending).flatten().tolist() == list(range(256))
+        if ending == "tif":
+            assert self.one(tmp_path, Image.fromarray(ramp.astype(">u2")), ending).flatten().tolist() == list(range(256))
+
+    @pytest.mark.parametrize(("values", "mode", "found"), [
+        (numpy.full((16, 16), 200, numpy.int32), "I", [1]), (numpy.full((16, 16), 65535, numpy.int32), "I", [255]),
+        (numpy.full((16, 16), 0.5, numpy.float32), "F", [128]),
+        (numpy.full((16, 16), 70000, numpy.int32), "I", "values from 70000 to 70000, expected 0 to 65535"),
+        (numpy.full((16, 16), -1, numpy.int32), "I", "values from -1 to -1, expected 0 to 65535"),
+        (numpy.full((16, 16), 2.0, numpy.float32), "F", "values from 2 to 2, expected 0 to 1"),
+        (numpy.full((16, 16), numpy.nan, numpy.float32), "F", "values from nan to nan, expected 0 to 1"),
+    ])
+    def test_32_bit_images_have_one_rule(self, tmp_path, values, mode, found):
+        path = tmp_path / "x.tif"
+        Image.fromarray(values).save(path)
+        assert Image.open(path).mode == mode
+        dataset = image_folder(tmp_path, channels=1)
+        if isinstance(found, str):
+            with pytest.raises(ValueError, match=found):
+                dataset._image(path)
+        else:
+            assert dataset._image(path).unique().tolist() == found
+
+    def test_of_several_frames_the_first_is_taken(self, tmp_path):
+        frames = [Image.new("L", (16, 16), value) for value in (50, 200)]
+        frames[0].save(tmp_path / "x.tif", save_all=True, append_images=frames[1:])
+        assert image_folder(tmp_path, channels=1)._image(tmp_path / "x.tif").unique().tolist() == [50]
+
+    def test_transparency_lies_on_black(self, tmp_path):
+        palette = Image.new("P", (16, 16), 1)
+        palette.putpalette([0, 0, 0, 200, 100, 50])
+        assert self.one(tmp_path, palette, channels=3)[:, 0, 0].tolist() == [200, 100, 50]
+        assert not self.one(tmp_path, palette, channels=3, transparency=1).any()
+        half = self.one(tmp_path, Image.new("RGBA", (16, 16), (255, 0, 0, 128)), channels=3)
+        assert half[0].unique().tolist() == [128] and not half[1:].any()
+        assert not self.one(tmp_path, Image.new("LA", (16, 16), (200, 0))).any()
+        assert self.one(tmp_path, Image.new("LA", (16, 16), (200, 255))).unique().tolist() == [200]
+        assert not self.one(tmp_path, Image.new("L", (16, 16), 9), transparency=9).any()
+        assert not self.one(tmp_path, Image.fromarray(numpy.full((16, 16), 40_000, numpy.uint16)), transparency=40_000).any()
+
+    def test_other_kinds_of_grey_and_colour(self, tmp_path):
+        checkers = Image.fromarray((numpy.indices((16, 16)).sum(0) % 2).astype(bool))
+        for ending in ("png", "tif", "bmp"):
+            assert self.one(tmp_path, checkers, ending).unique().tolist() == [0, 255]
+        assert self.one(tmp_path, Image.new("CMYK", (16, 16), (0, 0, 0, 255)), "tif").unique().tolist() == [0]
+        assert self.one(tmp_path, Image.new("CMYK", (16, 16), (0, 0, 0, 0)), "jpg", channels=3).min() >= 254
+        assert self.one(tmp_path, Image.new("YCbCr", (16, 16), (255, 128, 128)), "jpg", channels=3).min() >= 254
+
+    @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
+    def test_rotation_and_broken_exif(self, tmp_path, ending):
+        pixels = numpy.zeros((16, 16), numpy.uint8)
+        pixels[:8] = 255
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        turned = self.one(tmp_path, Image.fromarray(pixels), ending, exif=exif)[0]
+        assert (turned[:, 9:] > 200).all() and (turned[:, :7] < 50).all()
+        if ending != "tif":                                   # there the tags are the file itself
+            upright = self.one(tmp_path, Image.fromarray(pixels), ending, exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12")[0]
+            assert (upright[:7] > 200).all() and (upright[9:] < 50).all()

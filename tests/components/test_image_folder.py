@@ -1,0 +1,195 @@
+"""A folder of images: every file decoded by one rule or named with a reason, classes that exist, splits that share no image."""
+
+import os
+import re
+import shutil
+import struct
+import zlib
+
+import numpy
+import pytest
+from PIL import Image
+
+import diffbench
+from tests.conftest import REGISTRY
+
+
+def noise_images(folder, count, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = numpy.random.default_rng([seed, *folder.name.encode()])
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=numpy.uint8)).save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve good images, in two classes."""
+    for name in ("cat", "dog"):
+        noise_images(tmp_path / "images" / name, 6)
+    return tmp_path / "images"
+
+
+def image_folder(root, **options):
+    return REGISTRY.create("dataset", "image_folder", path=str(root), size=16, **options)
+
+
+class TestImageFolder:
+    def test_good_images_with_and_without_labels(self, folder):
+        plain, labelled = image_folder(folder), image_folder(folder, labels=True)
+        assert plain.classes is None and plain.load()["train"].labels is None
+        assert labelled.classes == 2
+        splits = labelled.load()
+        assert sum(len(s.images) for s in splits.values()) == 12 and splits["train"].images.shape[1:] == (3, 16, 16)
+        assert all(set(s.labels.tolist()) == {0, 1} for s in splits.values())
+
+    def test_every_unusable_file_is_named_at_once(self, folder):
+        good = (folder / "cat" / "0.png").read_bytes()
+        (folder / "cat" / "cut.png").write_bytes(good[: len(good) // 2])
+        (folder / "cat" / "empty.jpg").write_bytes(b"")
+        (folder / "dog" / "text.png").write_text("not an image")
+        Image.new("RGB", (64, 48)).save(folder / "dog" / "large.png")
+        flipped = bytearray(good)
+        flipped[len(good) // 2] ^= 1
+        (folder / "dog" / "flipped.png").write_bytes(bytes(flipped))
+        (folder.parent / "outside.png").write_bytes(good)
+        (folder / "dog" / "link.png").symlink_to(folder.parent / "outside.png")
+        (folder / "dog" / "dangling.png").symlink_to(folder / "nowhere.png")
+        (folder / "dog" / "notes.txt").write_text("left alone")
+        with pytest.raises(diffbench.DataError) as error:
+            image_folder(folder).fingerprint()
+        said = str(error.value)
+        assert "7 of 19 files" in said and "1 .txt left alone" in said and "damaged: skip" in said
+        for name in ("cut.png", "empty.jpg", "text.png", "flipped.png", "dangling.png", "large.png: 64x48 pixels, expected 16x16; 'resize: crop'",
+                     "link.png: a link that leads out of the folder"):
+            assert name in said, name
+        assert sum(len(s.images) for s in image_folder(folder, damaged="skip").load().values()) == 12
+
+    def test_crop_makes_sizes_alike(self, folder):
+        Image.new("RGB", (40, 20), (9, 9, 9)).save(folder / "cat" / "wide.png")
+        assert sum(len(s.images) for s in image_folder(folder, resize="crop").load().values()) == 13
+
+    def test_the_fingerprint_follows_content_and_names_not_the_place(self, folder, tmp_path):
+        before = image_folder(folder).fingerprint()
+        moved = tmp_path / "elsewhere"
+        shutil.copytree(folder, moved)
+        assert image_folder(moved).fingerprint() == before
+        pixel = Image.open(moved / "cat" / "0.png")
+        pixel.putpixel((0, 0), (1, 2, 3))
+        pixel.save(moved / "cat" / "0.png")
+        assert image_folder(moved).fingerprint() != before
+
+    def test_too_few_images_no_folder_and_no_classes(self, tmp_path):
+        with pytest.raises(diffbench.DataError, match="is not a folder"):
+            image_folder(tmp_path / "nowhere").fingerprint()
+        with pytest.raises(diffbench.DataError, match="has 0 usable images"):
+            image_folder(tmp_path).fingerprint()
+        noise_images(tmp_path / "only", 6)
+        with pytest.raises(diffbench.DataError, match="has usable images in 1 of them; make one per class"):
+            assert image_folder(tmp_path, labels=True).classes
+        with pytest.raises(diffbench.OptionError, match="must leave images to train on"):
+            image_folder(tmp_path, reference_share=0.5, held_out_share=0.5)
+
+    def test_only_folders_with_usable_images_are_classes(self, folder):
+        (folder / "empty").mkdir()
+        (folder / "notes").mkdir()
+        (folder / "notes" / "readme.txt").write_text("no image")
+        assert image_folder(folder, labels=True).classes == 2
+        (folder / "broken").mkdir()
+        (folder / "broken" / "x.png").write_bytes(b"nothing")
+        skipping = image_folder(folder, labels=True, damaged="skip")
+        assert skipping.classes == 2 and set(skipping.load()["train"].labels.tolist()) == {0, 1}
+
+    def test_images_outside_of_class_folders_are_not_dropped_in_silence(self, folder):
+        Image.new("RGB", (16, 16), (1, 2, 3)).save(folder / "stray.png")
+        with pytest.raises(diffbench.DataError, match="1 of 13 files .*\n.*stray.png: an image that lies in no class folder"):
+            image_folder(folder, labels=True).load()
+        assert sum(len(s.images) for s in image_folder(folder).load().values()) == 13
+
+    def test_a_class_that_would_be_missing_from_a_split_is_named(self, folder):
+        noise_images(folder / "owl", 2)
+        with pytest.raises(diffbench.DataError, match=r"these of .* have too few images: owl \(2\); 10 always suffice: add images or remove the classes"):
+            image_folder(folder, labels=True).fingerprint()
+
+    def test_a_split_without_images_is_refused(self, folder):
+        with pytest.raises(diffbench.DataError, match=r"too few images: all images \(12\); 200 always suffice"):
+            image_folder(folder, held_out_share=0.01).fingerprint()
+
+    def test_the_same_pixels_twice_cannot_fall_into_two_splits(self, folder):
+        Image.open(folder / "cat" / "3.png").save(folder / "dog" / "copy.bmp")
+        with pytest.raises(diffbench.DataError, match=r"dog/copy.bmp: the very pixels of cat/3.png"):
+            image_folder(folder).load()
+
+    def test_a_decompression_bomb_is_refused(self, folder, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        Image.new("L", (40, 30)).save(folder / "dog" / "bomb.png")
+        with pytest.raises(diffbench.DataError, match="dog/bomb.png: 40x30 pixels, more than Pillow's limit of 1000"):
+            image_folder(folder, resize="crop").load()
+
+    def test_whatever_pillow_raises_is_said_with_the_file(self, folder, monkeypatch):
+        def broken(*arguments):
+            raise KeyError("a decoder's own mistake")
+        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", broken)
+        with pytest.raises(diffbench.DataError, match='cat/0.png: KeyError: "a decoder\'s own mistake"'):
+            image_folder(folder).load()
+
+    def test_a_file_that_was_mended_is_looked_at_again(self, folder):
+        victim = folder / "cat" / "0.png"
+        good = victim.read_bytes()
+        victim.write_bytes(b"broken")
+        with pytest.raises(diffbench.DataError, match="cat/0.png: not an image"):
+            image_folder(folder).load()
+        victim.write_bytes(good)
+        assert sum(len(s.images) for s in image_folder(folder).load().values()) == 12
+
+
+def said_of(dataset) -> str:
+    """What fingerprint and load both say."""
+    with pytest.raises(diffbench.DataError) as error:
+        dataset.fingerprint()
+    with pytest.raises(diffbench.DataError, match=re.escape(str(error.value))):
+        dataset.load()
+    return str(error.value)
+
+
+class TestWhatIsNoImageOfOurs:
+    """A sentence each, never a traceback, and never silence."""
+
+    def test_too_many_pixels_are_refused_before_they_are_decoded(self, folder):
+        def png(width, height):
+            chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+            return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+        limit = Image.MAX_IMAGE_PIXELS
+        (folder / "cat" / "warned.png").write_bytes(png(10_000, limit // 10_000 + 1))         # of which Pillow only warns
+        (folder / "cat" / "raised.png").write_bytes(png(100_000, 100_000))
+        (folder / "cat" / "absurd.png").write_bytes(png(2**31 - 1, 2**31 - 1))
+        said = said_of(image_folder(folder, resize="crop"))
+        assert f"warned.png: 10000x{limit // 10_000 + 1} pixels, more than Pillow's limit of {limit}" in said
+        assert f"raised.png: more pixels than Pillow's limit of {limit}" in said and "absurd.png" in said
+
+    def test_what_is_no_file_or_no_format_of_ours(self, folder):
+        (folder / "cat").rename(folder / "a_folder.png")                                      # a folder like any other
+        (folder / "cat").symlink_to(folder / "a_folder.png")
+        (folder / "dog" / "round.png").symlink_to(folder / "dog" / "round.png")
+        (folder / "dog" / "phone.HEIC").write_bytes(b"x")
+        os.mkfifo(folder / "dog" / "pipe.png")
+        said = said_of(image_folder(folder))
+        assert "4 of 16 files" in said
+        for part in ("cat: a link to a folder, which is not followed", "round.png: a broken link", "pipe.png: not a regular file",
+                     "phone.HEIC: .heic is not read; convert it to .png"):
+            assert part in said
+
+    def test_files_and_folders_that_may_not_be_read(self, folder):
+        (folder / "cat" / "0.png").chmod(0)
+        (folder / "secret").mkdir(mode=0)
+        if os.access(folder / "secret", os.R_OK):
+            pytest.skip("this user may read everything")
+        said = said_of(image_folder(folder))
+        assert "cat/0.png: Permission denied" in said and "secret: Permission denied" in said
+
+    def test_names_that_are_no_text(self, folder):
+        whole = (folder / "cat" / "0.png").read_bytes()
+        (folder / "cat" / "0.png").unlink()
+        (folder / "cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(whole)
+        assert len(image_folder(folder).fingerprint()) == 64
+        (folder / "cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+        assert r"caf\xe9.png: not an image, or empty" in said_of(image_folder(folder))
