@@ -360,4 +360,4 @@ def _level(schedule: NoiseSchedule, t: float) -> Level:
 
 @functools.lru_cache(maxsize=65536)
 def _time(schedule: NoiseSchedule, nsr: float) -> float:
-    return float(schedule.t_of_nsr(torch.tensor(nsr, dtype=torch.float64)))
+    return min(1.0, float(schedule.t_of_nsr(torch.tensor(nsr, dtype=torch.float64))))     # rounding may carry the last level past 1

@@ -13,6 +13,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from diffbench.contracts import NoiseSchedule
+from diffbench.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class DiscreteNoiseSchedule(NoiseSchedule):
     zero_terminal_snr: bool = False                   # rescale the table so that alpha_bar_T = 0: then v or x0, not epsilon
 
     examples = ({}, {"zero_terminal_snr": True})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _log_nsr_table(self)                          # options that make no table are refused at birth
 
     @abstractmethod
     def alpha_bar(self) -> Tensor:
@@ -101,6 +106,5 @@ def _log_nsr_table(schedule: DiscreteNoiseSchedule) -> Tensor:
         alpha_bar = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
     log_nsr = 0.5 * ((-alpha_bar).log1p() - alpha_bar.log())           # log(sigma/alpha), float64 [T]
     if not bool((log_nsr.diff() > 0).all()) or bool(log_nsr[:-1].isinf().any()):
-        raise ValueError(f"{schedule}: alpha_bar must decrease strictly and reach 0 at its last entry at most")
-    assert math.isfinite(float(log_nsr[0]))
+        raise OptionError(f"{schedule} makes no schedule: its alpha_bar must fall from entry to entry and reach 0 at the last one at most")
     return log_nsr

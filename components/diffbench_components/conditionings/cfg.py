@@ -11,12 +11,14 @@ from torch import Tensor
 from diffbench import Conditioning, Denoise, DenoiseCondition, Helpers, OptionError, Prediction, sampling_option
 from diffbench_components.conditionings.wrapper import Wrapper
 
+WIDEST = 1000.0                       # of a log SNR: beyond what float64 can hold of it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cfg(Wrapper):
     """Mixes two predictions of one network: null + w (cond - null), for x_0 and eps alike, since both are affine in F.
 
-    w = 0 is unconditional, w = 1 plain conditional (one pass, not two), w > 1 sharpens. The papers' gamma is w - 1.
+    w = 0 is unconditional, w = 1 plain conditional (one pass, not two), w > 1 sharpens. Ho & Salimans's own w is ours less 1.
     In training the condition is withheld from a share of the samples, which teaches the null prediction. In sampling both
     predictions come from one doubled batch, which counts as two evaluations. Outside `interval`, in log SNR = 2 log(alpha/sigma), the
     prediction is the plain conditional one, one evaluation. `rescale` brings the standard deviation of the guided x_0 of each image
@@ -27,7 +29,7 @@ class Cfg(Wrapper):
     """
 
     scale: Annotated[float, Ge(0)] = sampling_option(3.0)         # w
-    interval: tuple[float, float] = sampling_option((-1000.0, 1000.0))                    # log SNR from and to which it guides
+    interval: tuple[float, float] = sampling_option((-WIDEST, WIDEST))                    # log SNR from and to which it guides
     rescale: Annotated[float, Interval(ge=0, le=1)] = sampling_option(0.0)                # share of the rescaling; the paper uses 0.7
     dropout: Annotated[float, Interval(gt=0, lt=1)] = 0.1         # share of training samples without their condition
 
@@ -65,14 +67,16 @@ class Cfg(Wrapper):
             x0_hat, eps_hat = x0_null + w * (x0_cond - x0_null), eps_null + w * (eps_cond - eps_null)
             if self.rescale == 0:
                 return Prediction(x0=x0_hat, eps=eps_hat, variance=variance)
-            ratio = x0_cond.flatten(1).std(1) / x0_hat.flatten(1).std(1)                  # [B]
+            spread = x0_hat.flatten(1).std(1)                                             # [B]
+            ratio = torch.where(spread > 0, x0_cond.flatten(1).std(1) / spread, 1.0)      # a flat image has no contrast to bring back
             x0_rescaled = (1 + self.rescale * (ratio - 1))[:, None, None, None] * x0_hat
             alpha, sigma = schedule.scales(t)
             return Prediction(x0=x0_rescaled, eps=eps_hat + (alpha / sigma) * (x0_hat - x0_rescaled), variance=variance)
 
         def guided(x_t: Tensor, t: float) -> Prediction:
             nsr = schedule.nsr(t)
-            log_snr = -2 * math.log(nsr) if 0 < nsr < math.inf else -math.copysign(math.inf, nsr - 1)
+            # Zero SNR and the clean level lie at the ends of the widest interval, inside the default one.
+            log_snr = min(max(-2 * math.log(nsr), -WIDEST), WIDEST) if 0 < nsr < math.inf else math.copysign(WIDEST, 1 - nsr)
             if w == 1 or not low <= log_snr <= high:
                 return one_pass(x_t, t, drops=False)
             return one_pass(x_t, t, drops=True) if w == 0 else doubled(x_t, t)

@@ -20,7 +20,7 @@ class Concat(Conditioning):
 
     Images are enlarged bilinearly, as for super-resolution; a label's map is 8x8 numbers per channel, enlarged in the same way.
     The null condition is one learned number per channel for an image, a map of its own for labels.
-    Source: Saharia et al. 2021, arXiv:2104.07636, section 2 (SR3); label maps: Mirza & Osindero 2014, arXiv:1411.1784.
+    Source: Saharia et al. 2021, arXiv:2104.07636 (SR3); label maps: Mirza & Osindero 2014, arXiv:1411.1784.
     """
 
     channels: Annotated[int, Ge(1)] = 4                           # maps per label; an image brings its own channels

@@ -10,7 +10,7 @@ from diffbench_components.conditionings.tokens import Tokens
 class InContext(Tokens):
     """The tokens of the condition join those of the image in self-attention: in the DiT's sequence, in the U-Net as further keys and values.
 
-    Source: Peebles & Xie 2023, arXiv:2212.09748, section 3.2; in a U-Net Nichol et al. 2022, arXiv:2112.10741, section 4 (GLIDE).
+    Source: Peebles & Xie 2023, arXiv:2212.09748, section 3.2; in a U-Net Nichol et al. 2022, arXiv:2112.10741 (GLIDE).
     """
 
     @property

@@ -21,7 +21,7 @@ class Cosine(DiscreteNoiseSchedule):
     """
 
     s: Annotated[float, Interval(ge=0, lt=1)] = 0.008             # keeps the first step from being too small to learn
-    max_beta: Annotated[float, Interval(gt=0, lt=1)] = 0.999      # cap on beta_i; it acts on the last step only
+    max_beta: Annotated[float, Interval(gt=0, lt=1)] = 0.999      # cap on beta_i; above 0.75 it acts on the last step only
 
     def alpha_bar(self) -> Tensor:
         t = torch.arange(self.timesteps + 1, dtype=torch.float64) / self.timesteps

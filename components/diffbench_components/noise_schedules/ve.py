@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from diffbench_components.noise_schedules.exploding import Exploding
@@ -16,12 +16,12 @@ class Ve(Exploding):
     """alpha = 1, sigma(t)² = sigma_min² ((sigma_max/sigma_min)^(2t) - 1); continuous.
 
     This is exactly the noise that the variance-exploding SDE adds to a clean image by time t. The usual sigma_min (sigma_max/sigma_min)^t
-    leaves out the -1, which makes t = 0 noisy and changes sigma by less than 1 % from t = 0.24 on.
-    Source: Song & Ermon 2019, arXiv:1907.05600; Song et al. 2021, arXiv:2011.13456, appendix C (sigma_min and sigma_max for
-    images in [0, 1]; twice the noise is the same on images in [-1, 1]).
+    leaves out the -1, which makes t = 0 noisy and changes sigma by less than 1 % from t = 0.24 on. The defaults are the published ones,
+    which are for images in [0, 1]; on ours, in [-1, 1], 0.02 and 100 would be the same process.
+    Source: Song & Ermon 2019, arXiv:1907.05600; Song et al. 2021, arXiv:2011.13456, appendix C.
     """
 
-    sigma_min: Annotated[float, Gt(0)] = 0.01     # noise of the first level
+    sigma_min: Annotated[float, Ge(1e-6)] = 0.01   # noise of the first level
     sigma_max: Annotated[float, Gt(0)] = 50.0     # noise at t = 1
 
     def sigma(self, t: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, Interval
 from torch import Tensor
 
 from diffbench import NoiseSchedule, OptionError
@@ -20,7 +20,7 @@ class Vp(NoiseSchedule):
     """
 
     beta_min: Annotated[float, Gt(0)] = 0.1       # beta(0)
-    beta_max: Annotated[float, Gt(0)] = 20.0      # beta(1)
+    beta_max: Annotated[float, Interval(gt=0, le=1000)] = 20.0            # beta(1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ from diffbench_components.objectives.regression import Regression
 class L1(Regression):
     """Mean over pixels of w |F - target|. It finds the median of the target, not the mean that samplers assume.
 
-    Source: Saharia et al. 2022, arXiv:2111.05826, section 5 (Palette), which compares it with the squared error.
+    Source: Saharia et al. 2022, arXiv:2111.05826 (Palette), which compares it with the squared error.
     """
 
     def distance(self, difference: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
 import torch
@@ -17,7 +17,9 @@ class Regression(Objective):
     """Mean over pixels of w(t) times a distance between the network's own output F and its target.
 
     `simple` is w = 1 on F itself. The others are functions of snr = alpha²/sigma² for the error of x0_hat, brought to F by c_out²
-    (|x0_hat - x_0|² = c_out² |F - target|²); that is exact for the squared error, and kept as it is for the other distances.
+    (|x0_hat - x_0|² = c_out² |F - target|²); that is exact for the squared error, and kept as it is for the other distances. Where
+    a network predicts x_0, weights that grow like snr without bound (snr, edm, sigmoid) leave the loss to the cleanest images of a batch; on a
+    continuous schedule, whose t reaches 0, the mean of snr itself is infinite.
 
         snr       snr                                        the error of eps_hat, for any parameterization
         min_snr   min(snr, min_snr_gamma)                    Hang et al. 2023, arXiv:2303.09556
@@ -26,7 +28,7 @@ class Regression(Objective):
         sigmoid   snr sigmoid(bias - log snr) (-d log snr/dt)/2    Kingma & Gao 2023, arXiv:2303.00848; Hoogeboom et al. 2024, arXiv:2410.19324
 
     Laws of t, all put on the grid where the schedule has one: `uniform`; `low_discrepancy`, uniform with one offset for the whole
-    batch (Kingma et al. 2021, arXiv:2107.00630, appendix I); `logit_normal`, t = sigmoid(N(location, spread²)) (Esser et al. 2024,
+    batch (Kingma et al. 2021, arXiv:2107.00630); `logit_normal`, t = sigmoid(N(location, spread²)) (Esser et al. 2024,
     arXiv:2403.03206); `lognormal`, sigma/alpha = exp(N(location, spread²)), with -1.2 and 1.2 EDM's.
     """
 
@@ -41,6 +43,13 @@ class Regression(Objective):
 
     examples = tuple({"weighting": w} for w in ("simple", "snr", "min_snr", "p2", "edm", "sigmoid")) + (
         {"law": "low_discrepancy"}, {"law": "logit_normal"}, {"law": "lognormal", "location": -1.2, "spread": 1.2})
+
+    def equal_to(self) -> Objective:
+        """Options that the weighting and the law do not read are as if they were not given."""
+        read = {"min_snr": {"min_snr_gamma"}, "p2": {"p2_gamma"}, "edm": {"sigma_data"}, "sigmoid": {"bias"}}.get(self.weighting, set())
+        read |= {"location", "spread"} if self.law in ("logit_normal", "lognormal") else set()
+        unread = {"min_snr_gamma", "p2_gamma", "sigma_data", "bias", "location", "spread"} - read
+        return replace(self, **{f.name: f.default for f in fields(self) if f.name in unread})
 
     @abstractmethod
     def distance(self, difference: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ class Vlb(Objective):
 
     The constant prior term is left out. The network learns the variance of each reverse step beside its mean; the last step is the
     likelihood of 8-bit pixels. Its gradient is noisy, as the paper reports; `hybrid` is what it recommends. Discrete schedules only.
-    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 3 to 7.
+    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 4 to 7.
     """
 
     @property

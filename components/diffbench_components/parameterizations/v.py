@@ -12,7 +12,6 @@ class V(Parameterization):
     """F = v_hat of v = alpha eps - sigma x_0; defined at every level, alpha = 0 and sigma = 0 included.
 
     x0_hat = (alpha x - sigma v_hat)/(alpha² + sigma²), eps_hat = (sigma x + alpha v_hat)/(alpha² + sigma²).
-    k-diffusion's v carries the opposite sign.
     Source: Salimans & Ho 2022, arXiv:2202.00512, section 4 and appendix D (alpha² + sigma² = 1 there).
     """
 

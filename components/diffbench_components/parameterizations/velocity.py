@@ -12,8 +12,8 @@ class Velocity(Parameterization):
     """F = u_hat of u = dx_t/dt = alpha' x_0 + sigma' eps at fixed x_0 and eps; on `rectified_flow` u = eps - x_0.
 
     With D = alpha sigma' - sigma alpha': x0_hat = (sigma' x - sigma u_hat)/D, eps_hat = (alpha u_hat - alpha' x)/D. t runs from data
-    to noise, so u points to the noise; SiT and torchcfm have the opposite sign. alpha' and sigma' are per unit of our t.
-    Source: Lipman et al. 2023, arXiv:2210.02747, eq. 15; for any alpha and sigma Ma et al. 2024, arXiv:2401.08740, eq. 4.
+    to noise, so u points to the noise; the code of SiT and torchcfm has the opposite sign. alpha' and sigma' are per unit of our t.
+    Source: Lipman et al. 2023, arXiv:2210.02747, eq. 15; for any alpha and sigma Ma et al. 2024, arXiv:2401.08740.
     """
 
     def c_in(self, level: Level) -> float | Tensor:

@@ -24,7 +24,7 @@ class Deis(Scheduler):
     code and diffusers). A level with alpha = 0 has no place on the axes of rho and log rho and is left out of the polynomial.
     The step to the clean level is x0_hat. The first steps use what past there is, the first is of order 1: with equal steps from the start
     the global order is 2 however many evaluations are kept, and it is their number where the first steps are short.
-    Source: Zhang & Chen 2023, arXiv:2204.13902, eq. 14 and 15.
+    Source: Zhang & Chen 2023, arXiv:2204.13902.
     """
 
     steps: Annotated[int, Ge(1)] = 20                             # network evaluations

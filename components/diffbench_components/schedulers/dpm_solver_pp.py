@@ -18,7 +18,7 @@ class DpmSolverPp(Scheduler):
     evaluations a step. "2m_sde": the same D as 2m on the reverse SDE, x_s = sigma_s/sigma_t e^-h x_t + alpha_s (1 - e^-2h) D +
     sigma_s sqrt(1 - e^-2h) z. The first step of the multistep forms, and the step to the clean level, are of order 1: x0_hat.
     At alpha = 0 h is infinite and the formulas are finite.
-    Source: Lu et al. 2022, arXiv:2211.01095, algorithms 1 (2S) and 2 (2M) and section 4.3 (SDE).
+    Source: Lu et al. 2022, arXiv:2211.01095, algorithms 1 (2S) and 2 (2M).
     """
 
     steps: Annotated[int, Ge(1)] = 20                             # N; 2s makes 2 N - 1 network evaluations, the others N

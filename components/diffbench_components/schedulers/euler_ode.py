@@ -15,7 +15,7 @@ class EulerOde(Scheduler):
 
     Euler's method in t itself; in sigma/alpha it would be `ddim`, which k-diffusion and diffusers call Euler. On `rectified_flow`
     the two are one, the usual flow sampler. The step to the clean level is x0_hat, because sigma' has no value there.
-    Source: Song et al. 2021, arXiv:2011.13456, eq. 13; flows: Ma et al. 2024, arXiv:2401.08740, eq. 4.
+    Source: Song et al. 2021, arXiv:2011.13456, eq. 13; flows: Ma et al. 2024, arXiv:2401.08740.
     """
 
     steps: Annotated[int, Ge(1)] = 50                             # network evaluations

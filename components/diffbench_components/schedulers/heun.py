@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler
+from diffbench_components.schedulers.slopes import why_not_from_here
 
 LARGEST_GAMMA = math.sqrt(2) - 1      # EDM's bound: a step never adds more noise than there is
 
@@ -18,7 +19,7 @@ class Heun(Scheduler):
 
     variable "sigma": steps in n = sigma/alpha, where the flow is d(x/alpha) = eps dn. With churn each step first raises n to
     n_hat = (1 + gamma) n, gamma = min(s_churn/N, sqrt(2) - 1) where s_min <= n <= s_max, by x_hat = alpha_hat (x/alpha + sqrt(n_hat² - n²)
-    s_noise z); not above n(1), and not before the step to the clean level, which is x0_hat.
+    s_noise z); not above n(1) and, unlike the paper's, not before the step to the clean level, which is x0_hat.
     variable "t": steps in t, dx/dt = alpha' x_0 + sigma' eps, which a flow with zero terminal SNR needs.
     Source: Karras et al. 2022, arXiv:2206.00364, algorithm 2 ("sigma", with churn) and algorithm 1 ("t").
     """
@@ -33,9 +34,17 @@ class Heun(Scheduler):
     examples = ({}, {"variable": "t"}, {"s_churn": 10.0})
     order: ClassVar[int] = 2                                      # weak order where churn adds noise: adding it is exact, the way back is Heun's
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.s_min > self.s_max:
+            raise OptionError(f"s_max must not be below s_min, got {self.s_max} and {self.s_min}")
+
     @property
     def is_stochastic(self) -> bool:
         return self.s_churn > 0
+
+    def equal_to(self) -> Scheduler:
+        return self if self.s_churn > 0 else Heun(steps=self.steps, variable=self.variable)
 
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
@@ -44,11 +53,7 @@ class Heun(Scheduler):
         if self.variable == "t" and cell.noise_schedule.grid:
             return (f"heun in t needs rates that change smoothly, and those of {cell.noise_schedule.component_name()} jump at its grid points; "
                     "use 'heun: {variable: sigma}'")
-        first = float(cell.spacing(cell.noise_schedule, self.steps)[0])
-        if self.variable == "sigma" and cell.noise_schedule.at(first).alpha == 0.0:
-            return ("heun in sigma/alpha cannot start at zero terminal SNR, where that is infinite; use 'heun: {variable: t}' on a flow, "
-                    "or a spacing that starts below t = 1")
-        return None
+        return why_not_from_here("heun", self.steps, cell) if self.variable == "sigma" else None
 
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
         if self.s_churn > 0 and s > 0:

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler
 from diffbench_components.schedulers.ddpm import Ddpm
 from diffbench_components.schedulers.euler_sde import EulerSde
 
@@ -17,22 +17,27 @@ from diffbench_components.schedulers.euler_sde import EulerSde
 class LangevinPc(Scheduler):
     """At each level first `corrector_steps` of Langevin dynamics, x + e score + sqrt(2 e) z, then one step of the predictor.
 
-    step_size "marginal": e = 2 (snr sigma)², the rule of annealed Langevin dynamics; "norm": e = 2 (snr |z|/|score|)², the rule of the paper,
-    with the norms of each sample (its code takes the mean over the batch, so that an image depends on its neighbours). Both are
-    multiplied by alpha². predictor "none" is annealed Langevin dynamics: the next level starts from alpha_s/alpha_t x, and the end is
-    x0_hat. Last step: corrector, then x0_hat; no noise is left.
+    step_size "marginal": e = 2 (snr sigma)², the rule of annealed Langevin dynamics; "norm": e = 2 (snr |z|/|score|)², that of the
+    paper, with the norms of each sample (its code takes the mean over the batch, so that an image depends on its neighbours, and
+    multiplies by 1 - beta_i, which is 0.98 to 1 and left out here). predictor "none" is annealed Langevin dynamics: the next level
+    starts from alpha_s/alpha_t x, and the end is x0_hat. Last step: corrector, then x0_hat; no noise is left.
     Langevin steps of a fixed snr leave a bias of order snr² that no number of levels removes (for N(0, v) noised to v_t the stationary
     variance is v_t/(1 - e/(2 v_t))), so no order of convergence is claimed unless corrector_steps is 0.
     Source: Song et al. 2021, arXiv:2011.13456, algorithms 2 to 5; annealed: Song & Ermon 2019, arXiv:1907.05600, algorithm 1.
     """
 
-    steps: Annotated[int, Ge(1)] = 500                            # N levels; (corrector_steps + 1) N network evaluations, or + 1 without predictor
+    steps: Annotated[int, Ge(1)] = 500                            # N levels; (corrector_steps + 1) N evaluations
     corrector_steps: Annotated[int, Ge(0)] = 1                    # Langevin steps at each level
     predictor: Literal["euler_maruyama", "ancestral", "none"] = "euler_maruyama"      # the step to the next level
     snr: Annotated[float, Gt(0)] = 0.16                           # r of the step size; 0.16 on CIFAR-10
     step_size: Literal["marginal", "norm"] = "marginal"           # what the step is measured against
 
-    examples = ({"snr": 0.05}, {"predictor": "ancestral", "snr": 0.05}, {"predictor": "none", "snr": 0.05}, {"step_size": "norm"}, {"corrector_steps": 0})
+    examples = ({"snr": 0.05}, {"predictor": "ancestral", "snr": 0.05}, {"predictor": "none", "corrector_steps": 5}, {"step_size": "norm"}, {"corrector_steps": 0})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.predictor == "none" and self.corrector_steps == 0:
+            raise OptionError("corrector_steps must be at least 1 with predictor 'none': nothing else moves the samples")
 
     @property
     def order(self) -> int:
@@ -49,8 +54,9 @@ class LangevinPc(Scheduler):
         return self.corrector_steps * steps + (1 if self.predictor == "none" else steps)
 
     def why_not(self, cell):
-        if cell.noise_schedule.at(float(cell.spacing(cell.noise_schedule, self.steps)[0])).alpha == 0.0:
-            return "langevin_pc cannot start at zero terminal SNR: its steps are measured in alpha, which is 0 there"
+        first = float(cell.spacing(cell.noise_schedule, self.steps)[0])
+        if self.predictor != "ancestral" and cell.noise_schedule.at(first).alpha == 0.0:
+            return f"langevin_pc cannot start at zero terminal SNR with predictor '{self.predictor}', which divides by alpha; use 'ancestral'"
         return None
 
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
@@ -66,11 +72,11 @@ class LangevinPc(Scheduler):
         return EulerSde(steps=self.steps) if self.predictor == "euler_maruyama" else Ddpm(steps=self.steps)
 
     def _corrected(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, z: Tensor) -> Tensor:
-        alpha_t, sigma_t = schedule.scales(t)
+        sigma_t = schedule.at(t).sigma
         eps_hat = denoise(x_t, t).eps                             # score = -eps_hat/sigma
         if self.step_size == "marginal":
-            e = 2 * (alpha_t * self.snr * sigma_t) ** 2
+            e = 2 * (self.snr * sigma_t) ** 2
             return x_t - (e / sigma_t) * eps_hat + math.sqrt(2 * e) * z
         norm_z, norm_eps = (torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True) for v in (z, eps_hat))
-        root = (alpha_t * self.snr * sigma_t) * (norm_z / norm_eps)              # sqrt(e/2), [B, 1, 1, 1]; |score| = |eps|/sigma
+        root = (self.snr * sigma_t) * (norm_z / norm_eps)              # sqrt(e/2), [B, 1, 1, 1]; |score| = |eps|/sigma
         return torch.addcmul(torch.addcmul(x_t, root**2, eps_hat, value=-2 / sigma_t), root, z, value=2)

@@ -7,6 +7,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler
+from diffbench_components.schedulers.slopes import why_not_from_here
 
 ADAMS_BASHFORTH = {                                       # weights of eps_hat, newest first
     2: (3 / 2, -1 / 2),
@@ -23,8 +24,8 @@ class Pndm(Scheduler):
     refused. Two starts: "prk", three pseudo Runge-Kutta steps of four evaluations (N + 9 in all, N >= 4), and "plms", one
     Heun-like pair and then orders 2, 3, 4 (N + 1 in all, N >= 2). Globally of order 2, as the paper proves, not 4: the weights
     are those of equal steps in sigma/alpha, which equal steps in t are not; and the step to the clean level is of order 1.
-    Where a schedule ends in a tiny alpha (cosine: 5e-5), errors of the first step are multiplied by alpha_s/alpha_t; start
-    below t = 1 there (`uniform: {start: 0.98}`).
+    Where a schedule ends in a tiny alpha (cosine: 5e-5), errors of the first step are multiplied by alpha_s/alpha_t; beyond 50 the
+    cell is refused: start below t = 1 there (`uniform: {start: 0.98}`).
     Source: Liu et al. 2022, arXiv:2202.09778, section 3 (transfer part, pseudo linear multi-step, pseudo Runge-Kutta); "plms" as
     in latent diffusion.
     """
@@ -50,9 +51,7 @@ class Pndm(Scheduler):
         if float(lengths.max() - lengths.min()) > 1e-9:
             return (f"pndm's Adams-Bashforth weights hold for equal steps, and {cell.spacing.component_name()} spacing with {self.steps} steps "
                     f"has steps of {float(lengths.min()):.4g} to {float(lengths.max()):.4g}; use uniform")
-        if cell.noise_schedule.at(float(times[0])).alpha == 0.0:
-            return "pndm cannot start at zero terminal SNR: its map divides by alpha"
-        return None
+        return why_not_from_here("pndm", self.steps, cell)
 
     def init(self) -> tuple[Tensor, ...]:
         return ()

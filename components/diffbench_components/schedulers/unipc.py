@@ -24,7 +24,7 @@ class Unipc(Scheduler):
     s). B(h) = -h ("bh1") or e^-h - 1 ("bh2"). One evaluation a step; the step to the clean level is x0_hat and is not corrected;
     a level with alpha = 0 has no place in lambda, is left out of the past, and the step from it is not corrected. The order is p + 1,
     the corrector's, where the first steps, which have little past, are short; with equal steps from the start 3 at most.
-    Source: Zhao et al. 2023, arXiv:2302.04867, algorithms 7 and 8, eq. 5 to 9 with data prediction.
+    Source: Zhao et al. 2023, arXiv:2302.04867, with data prediction.
     """
 
     steps: Annotated[int, Ge(1)] = 20                             # network evaluations

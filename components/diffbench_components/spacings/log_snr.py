@@ -12,7 +12,7 @@ class LogSnr(NoiseLevels):
     """log(sigma/alpha) in equal steps from nsr_max to nsr_min, then the clean level; the grid of exponential integrators.
 
     k-diffusion and diffusers call it exponential or "lambda" spacing.
-    Source: Lu et al. 2022, arXiv:2206.00927, section 3.2 and appendix D.4.
+    Source: Lu et al. 2022, arXiv:2206.00927.
     """
 
     def levels(self, low: float, high: float, share: Tensor) -> Tensor:
