@@ -171,16 +171,18 @@ class TestInterval:
         plain = class_network(torch.ones(6, 1, 1, 1, dtype=torch.float64), t, COND, torch.zeros(6, dtype=torch.bool))
         assert calls == [12 if doubled else 6] and torch.equal(found.x0, plain.x0) != doubled
 
-    def test_zero_snr_lies_below_every_interval_and_the_clean_level_above(self):
+    @pytest.mark.parametrize(("interval", "evaluated"), [((-1000.0, 1000.0), [12, 12]), ((-1000.0, 0.0), [12, 6]), ((0.0, 1000.0), [6, 12])])
+    def test_zero_snr_and_the_clean_level_lie_at_the_ends_of_the_widest_interval(self, interval, evaluated):
+        """Zero SNR first, then the clean level: a run from zero terminal SNR is guided from its first step on."""
         flow = REGISTRY.create("noise_schedule", "rectified_flow")
-        for t in (1.0, 0.0):
+        for t, expected in zip((1.0, 0.0), evaluated, strict=True):
             calls = []
 
             def network(x_t, t, cond, drop, calls=calls):
                 calls.append(len(x_t))
                 return Prediction(x0=x_t, eps=x_t)
-            cfg().guide(network, COND, Helpers(schedule=flow))(torch.ones(6, 1, 1, 1), t)
-            assert calls == [6]
+            cfg(interval=interval).guide(network, COND, Helpers(schedule=flow))(torch.ones(6, 1, 1, 1), t)
+            assert calls == [expected]
 
 
 def test_rescale_brings_the_spread_of_x_0_back():
@@ -194,6 +196,14 @@ def test_rescale_brings_the_spread_of_x_0_back():
     plain = class_network(x_t, 0.5, COND, torch.zeros(6, dtype=torch.bool)).x0.flatten(1).std(1)
     assert torch.allclose(spread(rescale=1.0), plain) and not torch.allclose(spread(), plain)
     assert torch.allclose(spread(rescale=0.7), 0.7 * plain + 0.3 * spread())
+
+
+def test_rescale_leaves_a_flat_image_as_it_is():
+    def network(x_t, t, cond, drop):
+        x0 = torch.where(drop[:, None, None, None], 0.0, 0.5).expand(x_t.shape)
+        return Prediction(x0=x0, eps=x_t)
+    guided = cfg(scale=3.0, rescale=0.7).guide(network, COND, Helpers(schedule=LINEAR))(torch.zeros(6, 1, 4, 4), 0.5)
+    assert torch.allclose(guided.x0, torch.full((6, 1, 4, 4), 1.5))
 
 
 @pytest.mark.parametrize(("name", "options", "dataset", "said"), [

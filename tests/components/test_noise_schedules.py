@@ -114,6 +114,7 @@ def test_rectified_flow_is_a_line():
     ("ve", {"sigma_max": 0.001}, "sigma_max must be above sigma_min, got 0.001 and 0.01"),
     ("edm", {"sigma_max": 0.001}, "sigma_max must be above sigma_min, got 0.001 and 0.002"),
     ("linear", {"timesteps": 1}, "timesteps must be an integer >= 2, got 1"),
+    ("linear", {"beta_start": 0.9, "beta_end": 0.9}, "makes no schedule: its alpha_bar must fall from entry to entry"),
     ("cosine", {"zero_terminal_snr": 1}, "zero_terminal_snr must be true or false, got 1"),
 ])
 def test_nonsense_is_refused(name, options, said):

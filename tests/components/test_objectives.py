@@ -81,6 +81,12 @@ def test_min_snr_as_the_paper_writes_it(name, gamma):
     assert torch.allclose(create("mse", weighting="min_snr").weight(level, parameterization(name)), expected), gamma
 
 
+def test_options_that_are_not_read_make_no_other_training():
+    assert create("mse", p2_gamma=2.0, spread=3.0).equal_to() == create("mse")
+    assert create("mse", weighting="p2", p2_gamma=2.0, bias=1.0).equal_to() == create("mse", weighting="p2", p2_gamma=2.0)
+    assert create("huber", delta=2.0, sigma_data=0.1).equal_to() == create("huber", delta=2.0)
+
+
 def test_zero_terminal_snr_has_finite_weights():
     flow = REGISTRY.create("noise_schedule", "rectified_flow")
     level = images(flow.level(torch.tensor([1.0], dtype=torch.float64)))

@@ -15,6 +15,7 @@ from tests.conftest import REGISTRY
 LINEAR = REGISTRY.create("noise_schedule", "linear")
 EDM = REGISTRY.create("noise_schedule", "edm")
 FLOW = REGISTRY.create("noise_schedule", "rectified_flow")
+COSINE = REGISTRY.create("noise_schedule", "cosine")
 UNIFORM = REGISTRY.create("spacing", "uniform")
 
 
@@ -63,8 +64,7 @@ def test_langevin_has_its_stationary_variance(schedule, snr):
     t = schedule.time_of(1.0)
     data = GaussianData(schedule=schedule, std=0.5)
     _, v = data.marginal(t)
-    alpha, sigma = schedule.scales(t)
-    e = 2 * (alpha * snr * sigma) ** 2
+    e = 2 * (snr * schedule.at(t).sigma) ** 2
     scheduler = create("langevin_pc", steps=1, corrector_steps=1, snr=snr)
     one = torch.tensor([[[[0.0]]], [[[1.0]]], [[[0.0]]]], dtype=torch.float64)
     pulse = torch.tensor([[[[0.0]]], [[[0.0]]], [[[1.0]]]], dtype=torch.float64)
@@ -74,13 +74,14 @@ def test_langevin_has_its_stationary_variance(schedule, snr):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["ve", "linear", "cosine", "rectified_flow"])
 @pytest.mark.parametrize("step_size", ["marginal", "norm"])
-def test_annealed_langevin_finds_the_data(step_size):
-    """Corrector only, from noise of standard deviation 50: 40 levels of 30 steps bring N(0.3, 0.5²) back within the rule's bias."""
-    ve = REGISTRY.create("noise_schedule", "ve")
+def test_annealed_langevin_finds_the_data(step_size, schedule):
+    """Corrector only, from pure noise: 40 levels of 30 steps bring N(0.3, 0.5²) back within the rule's bias, on every kind of schedule."""
+    schedule, spacing = REGISTRY.create("noise_schedule", schedule), REGISTRY.create("spacing", "log_snr", nsr_max=40.0)
     scheduler = create("langevin_pc", steps=40, corrector_steps=30, predictor="none", snr=0.2, step_size=step_size)
-    x_T = sampling.initial(ve, UNIFORM, 40, range(64), (1, 16, 16))
-    drawn = diffbench.sample(GaussianData(schedule=ve, std=0.5, mean=0.3), ve, scheduler, x_T, spacing=UNIFORM, seeds=range(64))
+    x_T = sampling.initial(schedule, spacing, 40, range(64), (1, 16, 16))
+    drawn = diffbench.sample(GaussianData(schedule=schedule, std=0.5, mean=0.3), schedule, scheduler, x_T, spacing=spacing, seeds=range(64))
     assert drawn.nfe == 40 * 30 + 1
     assert abs(float(drawn.x_0.mean()) - 0.3) < 0.05 and abs(float(drawn.x_0.std()) - 0.5) < 0.05
 
@@ -121,6 +122,8 @@ def test_temperature_scales_the_injected_noise_only():
     ("unipc", {"b": "bh3"}, "b must be one of 'bh1', 'bh2', got 'bh3'"),
     ("heun", {"steps": 0}, "steps must be an integer >= 1, got 0"),
     ("langevin_pc", {"snr": 0.0}, "snr must be a number > 0, got 0.0"),
+    ("langevin_pc", {"predictor": "none", "corrector_steps": 0}, "corrector_steps must be at least 1 with predictor 'none'"),
+    ("heun", {"s_min": 2.0, "s_max": 1.0}, "s_max must not be below s_min, got 1.0 and 2.0"),
 ])
 def test_nonsense_is_refused(name, options, said):
     with pytest.raises(diffbench.OptionError, match=said):
@@ -134,10 +137,12 @@ def test_plms_takes_two_steps():
 @pytest.mark.parametrize(("scheduler", "parts", "said"), [
     (create("pndm"), {"spacing": REGISTRY.create("spacing", "karras")}, "hold for equal steps, and karras spacing with 50 steps has steps of"),
     (create("pndm"), {"noise_schedule": FLOW}, "pndm cannot start at zero terminal SNR"),
-    (create("heun"), {"noise_schedule": FLOW}, "heun in sigma/alpha cannot start at zero terminal SNR"),
+    (create("heun"), {"noise_schedule": FLOW}, "heun cannot start at zero terminal SNR"),
+    (create("pndm"), {"noise_schedule": COSINE}, "pndm would multiply errors by 632 in its first step, as alpha rises from 4.9e-05 to 0.031"),
+    (create("heun"), {"noise_schedule": COSINE}, "heun would multiply errors by"),
     (create("heun", variable="t"), {}, "those of linear jump at its grid points"),
     (create("euler_sde"), {"noise_schedule": FLOW}, "euler_sde cannot start at zero terminal SNR"),
-    (create("langevin_pc"), {"noise_schedule": FLOW}, "langevin_pc cannot start at zero terminal SNR"),
+    (create("langevin_pc"), {"noise_schedule": FLOW}, "langevin_pc cannot start at zero terminal SNR with predictor 'euler_maruyama'"),
     (create("dpm_solver_pp", variant="2s"), {"noise_schedule": FLOW}, "2s cannot start at zero terminal SNR"),
     (create("ddpm", variance="learned"), {}, "learned variance is trained by hybrid or vlb, and the objective is mse"),
 ])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diffbench import OptionError
+from diffbench.testing.stand_ins import OneCall, cell_with
 from tests.conftest import REGISTRY
 
 LINEAR = REGISTRY.create("noise_schedule", "linear")
@@ -47,6 +48,27 @@ def test_log_snr_is_equal_in_the_logarithm():
     times = create("log_snr")(LINEAR, 12)
     logs = torch.tensor([math.log(LINEAR.nsr(t)) for t in times[:-1].tolist()])
     assert logs.diff().std() < 1e-6
+
+
+@pytest.mark.parametrize(("schedule", "options"), [
+    ("vp", {"beta_min": 0.12, "beta_max": 10.1}), ("constant", {"beta": 0.0019}), ("linear", {"timesteps": 500, "beta_end": 0.0054})])
+@pytest.mark.parametrize("name", ["karras", "log_snr"])
+def test_rounding_never_leaves_the_schedule(name, schedule, options):
+    made = REGISTRY.create("noise_schedule", schedule, **options)
+    times = create(name)(made, 10)
+    assert times[0] <= 1 and made.time_of(made.nsr(1.0)) <= 1 and (times.diff() < 0).all()
+
+
+@pytest.mark.parametrize(("name", "options", "schedule", "steps", "said"), [
+    ("karras", {"nsr_min": 0.001, "nsr_max": 0.005}, "linear", 10, "karras spacing has no levels between sigma/alpha 0.001 and 0.005 on linear, whose levels reach from 0.01 to 157"),
+    ("log_snr", {"nsr_min": 90.0, "nsr_max": 200.0}, "edm", 10, "no levels between sigma/alpha 90 and 200 on edm"),
+    ("leading", {}, "linear", 1, "leading spacing with 1 of 1000 grid points starts at t = 0.001, far from pure noise; use trailing or uniform"),
+    ("leading", {}, "linear", 600, "starts at t = 0.6, far from pure noise"),
+    ("leading", {}, "vp", 10, "strides over grid points, and vp is continuous"),
+])
+def test_grids_that_make_no_sense_have_a_reason(name, options, schedule, steps, said):
+    cell = cell_with(REGISTRY, spacing=create(name, **options), noise_schedule=REGISTRY.create("noise_schedule", schedule), scheduler=OneCall(steps=steps))
+    assert said in cell.spacing.why_not(cell)
 
 
 @pytest.mark.parametrize("name", ["karras", "log_snr"])

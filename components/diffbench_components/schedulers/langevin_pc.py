@@ -32,7 +32,8 @@ class LangevinPc(Scheduler):
     snr: Annotated[float, Gt(0)] = 0.16                           # r of the step size; 0.16 on CIFAR-10
     step_size: Literal["marginal", "norm"] = "marginal"           # what the step is measured against
 
-    examples = ({"snr": 0.05}, {"predictor": "ancestral", "snr": 0.05}, {"predictor": "none", "corrector_steps": 5}, {"step_size": "norm"}, {"corrector_steps": 0})
+    examples = ({"snr": 0.05}, {"predictor": "ancestral", "snr": 0.05}, {"predictor": "none", "corrector_steps": 5}, {"step_size": "norm"},
+                {"corrector_steps": 0})
 
     def __post_init__(self) -> None:
         super().__post_init__()
