@@ -15,7 +15,7 @@ def split_indices(labels: Tensor | int, sizes: dict[str, float]) -> dict[str, Te
     sizes: name -> share of the whole; shares sum to 1.
 
     Images are put in the order of the SHA-256 of their index, which no library can change, then class by class along one line,
-    which the shares cut: each class, and the whole, is divided in proportion to within one image.
+    which the shares cut: the whole is divided in proportion to within one image, a class, which is a stretch of the line, to within two.
     """
     total = sum(sizes.values())
     if not sizes or abs(total - 1) > 1e-9 or min(sizes.values()) < 0:
