@@ -44,7 +44,7 @@ def test_scheduler_step(benchmark, scheduler, shape):
 @pytest.mark.parametrize("backbone", defaults("backbone"))
 def test_backbone_forward(benchmark, backbone):
     """Four 32x32 colour images through the default configuration."""
-    module = backbone.build(Io(channels=3, height=32, width=32, classes=10, signal_width=backbone.signal_width)).eval()
+    module = backbone.build(Io(channels=3, height=32, width=32, signal_width=backbone.signal_width, ports=backbone.ports & {"vector"})).eval()
     x, c_noise = noise.normal(range(4), (3, 32, 32), 0), torch.full((4,), 500.0)
     signals = Signals(vector=torch.zeros(4, backbone.signal_width)) if "vector" in backbone.ports else Signals()
     with torch.no_grad():
