@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-# Workers of pytest-xdist share the cores: each keeps to one, with all it starts, so that none waits for another's threads.
-worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-if hasattr(os, "sched_setaffinity"):
+# Workers of pytest-xdist share the cores: each keeps to one, with all it starts, so that none waits for another's threads. Not the
+# process that starts them: they would inherit its one core.
+worker = os.environ.get("PYTEST_XDIST_WORKER")
+if worker and hasattr(os, "sched_setaffinity"):
     allowed = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {allowed[worker % len(allowed)]})
+    os.sched_setaffinity(0, {allowed[int(worker[2:]) % len(allowed)]})
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="diffbench-state-")          # the lock of throughput stages is per test worker
 torch.set_num_threads(1)
 
