@@ -66,7 +66,7 @@ def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = Non
     rows = Rows(made, store, folder, facts)
     rows.start()
     _describe_run(made, folder)
-    engine = Engine(made, store, lambda: LocalLauncher(store.root, plugins or []), [rows, _Hooks(made.registry), *(watchers or [])], jobs)
+    engine = Engine(made, store, LocalLauncher, [rows, _Hooks(made.registry), *(watchers or [])], jobs=jobs, plugins=plugins or [])
     try:
         engine.find_done()
         on_ready(engine)
@@ -134,7 +134,7 @@ class _Hooks:
     def started(self, stage: Stage) -> None:
         self.registry.answers("diffbench_stage_started", stage=stage)
 
-    def progress(self, stage: Stage, done: int, of: int) -> None:
+    def progress(self, stage: Stage, done: int, of: int, figures: dict[str, float]) -> None:
         """Progress is for the display alone."""
 
     def finished(self, stage: Stage, outcome: Any) -> None:

@@ -6,14 +6,14 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from diffbench import interrupts
 from diffbench.errors import DiffbenchError
-from diffbench.launchers.local import Handle, LocalLauncher, Resources
+from diffbench.launchers import Ended, Job, Launcher, Resources
 from diffbench.machine import cores
 from diffbench.planning import Plan, Stage
 from diffbench.store import Store
@@ -40,34 +40,28 @@ class Watcher(Protocol):
     def started(self, stage: Stage) -> None:
         """A worker has been given this stage."""
 
-    def progress(self, stage: Stage, done: int, of: int) -> None:
-        """A running stage says how far it is."""
+    def progress(self, stage: Stage, done: int, of: int, figures: dict[str, float]) -> None:
+        """A running stage says how far it is, with figures such as loss or images_per_second."""
 
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         """A stage ended, was found done or cannot be done."""
 
 
-def worker_slots(plan: Plan, jobs: int | None) -> tuple[int, int]:
-    """(workers at once, threads each): on a CPU the cores are divided among as many stages as can run at once; a GPU takes one at a time.
-
-    The same plan on the same machine always gets the same number of threads, which bit-for-bit results depend on.
-    """
-    if jobs is None:
-        widest = max(Counter(s.name for s in plan.needed().values() if not s.is_exclusive).values(), default=1)
-        jobs = 1 if plan.device.startswith("cuda") else min(cores(), widest)
-    return jobs, max(1, cores() // jobs)
-
-
 class Engine:
     """One run of a plan over a store. `outcomes` holds what is known of each stage so far."""
 
-    def __init__(self, plan: Plan, store: Store, launcher: Callable[[], LocalLauncher], watchers: list[Watcher], jobs: int | None = None):
-        self.plan, self.store, self.make_launcher, self.watchers = plan, store, launcher, watchers
+    def __init__(self, plan: Plan, store: Store, make_launcher: Callable[[], Launcher], watchers: list[Watcher], *, jobs: int | None = None,
+                 plugins: Iterable[str] = ()):
+        self.plan, self.store, self.make_launcher, self.watchers, self.jobs, self.plugins = plan, store, make_launcher, watchers, jobs, list(plugins)
         self.stages = plan.needed()
-        self.slots, self.threads = worker_slots(plan, jobs)
         self.outcomes: dict[str, Outcome] = {}
-        self.running: dict[str, tuple[Stage, Handle, Path]] = {}
+        self.running: dict[str, _Try] = {}                # by key
         self.tries: Counter[str] = Counter()
+
+    @property
+    def device_kind(self) -> str:
+        """"cpu" or "cuda"."""
+        return self.plan.device.partition(":")[0]
 
     def find_done(self) -> int:
         """Looks up what the store has already; returns how many stages that is."""
@@ -83,16 +77,18 @@ class Engine:
             return
         launcher = self.make_launcher()
         try:
+            widest = max(Counter(s.name for s in self.stages.values() if not s.is_exclusive).values(), default=1)
+            self.capacity = launcher.capacity(self.device_kind, widest, self.jobs)
             while len(self.outcomes) < len(self.stages):
                 interrupts.check()
                 self._start_ready(launcher)
-                for handle, code in launcher.poll(POLL_SECONDS):
-                    self._ended(handle, code)
+                for ended in launcher.poll(POLL_SECONDS):
+                    self._ended(ended)
                 self._report_progress()
         finally:
             launcher.close()
 
-    def _start_ready(self, launcher: LocalLauncher) -> None:
+    def _start_ready(self, launcher: Launcher) -> None:
         waiting = sorted((s for k, s in self.stages.items() if k not in self.outcomes and k not in self.running), key=lambda s: ORDER.index(s.name))
         for stage in waiting:
             parents = [self.outcomes.get(key) for key in stage.parents.values()]
@@ -102,23 +98,27 @@ class Engine:
                 return self._start_ready(launcher)
             if stage.is_exclusive and (self.running or any(not s.is_exclusive for s in waiting)):
                 continue
-            if len(self.running) < self.slots and all(p is not None for p in parents) and not any(s.is_exclusive for s, _, _ in self.running.values()):
+            if len(self.running) < self.capacity.slots and all(p is not None for p in parents) and not any(t.stage.is_exclusive for t in self.running.values()):
                 self._start(stage, launcher)
 
-    def _start(self, stage: Stage, launcher: LocalLauncher) -> None:
-        attempt = self.store.new_attempt(stage)
-        resources = Resources(device=self.plan.device, threads=cores() if stage.is_exclusive else self.threads)
+    def _start(self, stage: Stage, launcher: Launcher) -> None:
+        threads = cores() if stage.is_exclusive else self.capacity.threads
+        execution = {"device": self.device_kind, "threads": threads, "memory_share": 1.0, "checkpoint_seconds": 30.0, "is_deterministic": False,
+                     "plugins": self.plugins}
+        attempt = self.store.new_attempt(stage, execution)
+        resources = Resources(device=self.device_kind, threads=threads, is_exclusive=stage.is_exclusive)
         self.tries[stage.key] += 1
-        self.running[stage.key] = (stage, launcher.submit(stage.key, attempt, resources), attempt)
+        self.running[stage.key] = _Try(stage, attempt)
+        launcher.submit(Job(id=stage.key, store=self.store.root, attempt=attempt, resources=resources))
         for watcher in self.watchers:
             watcher.started(stage)
 
-    def _ended(self, handle: Handle, code: int) -> None:
-        stage, _, attempt = self.running.pop(handle.id)
-        seconds = time.monotonic() - handle.started
+    def _ended(self, ended: Ended) -> None:
+        tried = self.running.pop(ended.id)
+        stage, seconds = tried.stage, time.monotonic() - tried.since
         if self.store.has(stage.name, stage.key):
             return self._finish(stage, Outcome(status="ok", seconds=seconds))
-        status, reason = why_failed(attempt, code)
+        status, reason = why_failed(tried.attempt, ended)
         if status == "failed" and self.tries[stage.key] <= self.plan.matrix.run.retries:
             return None
         return self._finish(stage, Outcome(status=status, reason=f"{stage.name}: {reason}", seconds=seconds))
@@ -129,14 +129,23 @@ class Engine:
             watcher.finished(stage, outcome)
 
     def _report_progress(self) -> None:
-        for stage, _, attempt in self.running.values():
+        for tried in self.running.values():
             with contextlib.suppress(OSError, ValueError):
-                said = json.loads((attempt / "progress.json").read_bytes())
+                said = json.loads((tried.attempt / "progress.json").read_bytes())
                 for watcher in self.watchers:
-                    watcher.progress(stage, said["done"], said["of"])
+                    watcher.progress(tried.stage, said["done"], said["of"], said["figures"])
 
 
-def why_failed(attempt: Path, code: int) -> tuple[str, str]:
+@dataclass
+class _Try:
+    """A worker that was asked for."""
+
+    stage: Stage
+    attempt: Path
+    since: float = field(default_factory=time.monotonic)
+
+
+def why_failed(attempt: Path, ended: Ended) -> tuple[str, str]:
     """(status, reason) of a try that published nothing: what the worker said, else how it ended and its last words."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         said = json.loads((attempt / "error.json").read_bytes())
@@ -145,6 +154,7 @@ def why_failed(attempt: Path, code: int) -> tuple[str, str]:
         last = (attempt / "log.txt").read_text(errors="replace").strip().splitlines()[-LOG_LINES:]
     except OSError:
         last = []
+    code = ended.code
     how = f"the worker was ended by signal {-code}" if code < 0 else f"the worker ended with code {code} and no result"
     hint = " (out of memory, if nobody killed it)" if code == -9 else ""
     return "failed", f"{how}{hint}{'; its last words: ' + ' | '.join(last) if last else ''}"

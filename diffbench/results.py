@@ -55,7 +55,7 @@ class Rows:
     def started(self, stage: Stage) -> None:
         """Nothing to do."""
 
-    def progress(self, stage: Stage, done: int, of: int) -> None:
+    def progress(self, stage: Stage, done: int, of: int, figures: dict[str, float]) -> None:
         """Nothing to do."""
 
     def finished(self, stage: Stage, outcome: Outcome) -> None:

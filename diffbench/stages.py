@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -41,7 +42,9 @@ class Context:
     threads: int
     task: dict[str, Any]
     parents: dict[str, str]           # role -> key
-    progress: Callable[[int, int], None]
+    progress: Callable[..., None]     # (done, of, **figures), such as loss=0.1
+    partial: Path                     # folder for what a killed try leaves to the next; not there until something is written
+    execution: dict[str, Any]         # what changes no result: device, threads, memory_share, checkpoint_seconds, is_deterministic, batch_size
 
     def cell(self) -> Cell:
         """The cell of the task."""

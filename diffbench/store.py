@@ -2,6 +2,7 @@
 
 store/<stage>/3f/3f9c.../     task.json, the stage's files and manifest.json (size and SHA-256 of each), published by rename
 attempts/<key>/01/            every try with its log, finished or not
+partial/<stage>/<key>/        what a try that was killed leaves to the next: checkpoints of a training, finished blocks of samples
 damaged/                      artefacts whose files did not match their manifest, set aside
 """
 
@@ -55,6 +56,14 @@ class Store:
     def path(self, stage: str, key: str) -> Path:
         """Where an artefact lies once it is published."""
         return self.root / "store" / stage / key[:2] / key
+
+    def partial(self, stage: str, key: str) -> Path:
+        """Where a stage keeps what a later try can go on from."""
+        return self.root / "partial" / stage / key
+
+    def forget_partial(self, stage: str, key: str) -> None:
+        """Drops what a finished stage needs no longer."""
+        shutil.rmtree(self.partial(stage, key), ignore_errors=True)
 
     def has(self, stage: str, key: str) -> bool:
         """Whether a whole, undamaged artefact is there; a damaged one is set aside, so that it is built again."""
@@ -114,8 +123,8 @@ class Store:
             raise Damaged(f"{folder / name} does not match its checksum")
         return safetensors.torch.load(data)
 
-    def new_attempt(self, stage: Stage) -> Path:
-        """A fresh folder for one try of a stage, with the task the worker will read."""
+    def new_attempt(self, stage: Stage, execution: dict[str, Any]) -> Path:
+        """A fresh folder for one try of a stage, with the task the worker will read and how it is to be done."""
         parent = self.root / "attempts" / stage.key
         parent.mkdir(parents=True, exist_ok=True)
         number = len(list(parent.iterdir())) + 1
@@ -126,7 +135,8 @@ class Store:
                 break
             except FileExistsError:                       # another run tries the same stage
                 number += 1
-        content = {"stage": stage.name, "key": stage.key, "identity": stage.identity, "task": stage.task, "parents": stage.parents}
+        content = {"stage": stage.name, "key": stage.key, "identity": stage.identity, "task": stage.task, "parents": stage.parents,
+                   "execution": execution}
         write_atomically(folder / "task.json", json.dumps(content, indent=1, sort_keys=True).encode())
         return folder
 

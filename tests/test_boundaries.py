@@ -85,7 +85,8 @@ def test_every_component_file_has_an_entry_point_of_its_name():
 
 
 def test_without_the_built_in_entry_points_the_harness_is_empty_and_works(monkeypatch):
-    from diffbench import registry as registries, source
+    from diffbench import registry as registries
+    from diffbench import source
 
     monkeypatch.setattr(source, "entry_points", lambda group: iter(()))
     monkeypatch.setattr(registries, "_session", {})       # what other tests of this process registered

@@ -106,7 +106,7 @@ def test_tensors_are_checked_when_they_are_read(store):
 
 def test_attempts_are_numbered_and_kept(store):
     stage = Stage("train", KEY, {"stage": "train"}, {"x": 1}, {}, "label")
-    first, second = store.new_attempt(stage), store.new_attempt(stage)
+    first, second = store.new_attempt(stage, {}), store.new_attempt(stage, {})
     assert (first.name, second.name) == ("01", "02")
     assert json.loads((second / "task.json").read_bytes())["task"] == {"x": 1}
 

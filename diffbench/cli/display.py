@@ -48,7 +48,7 @@ class Display:
         """A stage runs."""
         self.running[stage.key] = (stage, time.monotonic())
 
-    def progress(self, stage: Stage, done: int, of: int) -> None:
+    def progress(self, stage: Stage, done: int, of: int, figures: dict[str, float]) -> None:
         """A stage says how far it is."""
         self.shares[stage.key] = done / max(1, of)
         self._line()
@@ -79,7 +79,7 @@ class Display:
         for key, stage in self.engine.stages.items():
             if key not in self.engine.outcomes:
                 expected = mean.get(stage.name, unknown) * (1 - self.shares.get(key, 0.0))
-                left += expected if stage.is_exclusive else expected / self.engine.slots
+                left += expected if stage.is_exclusive else expected / self.engine.capacity.slots
         return left
 
     def _line(self) -> None:

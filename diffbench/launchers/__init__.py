@@ -1,1 +1,78 @@
-"""Launchers start, watch and kill worker processes with given resources; they know nothing of stages."""
+"""Launchers start, watch and kill worker processes with given resources; they know nothing of stages, plans or results.
+
+A worker answers through the store alone, so a launcher that loses contact loses no result. Every launcher passes the suite in
+`diffbench.testing.launching`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one worker gets."""
+
+    device: str                       # "cpu" or "cuda": the kind; which GPU is the launcher's choice
+    threads: int                      # CPU threads
+    gpus: float = 0.0                 # GPUs, or the share of one, in (0, 1), that several workers divide
+    is_exclusive: bool = False        # its device to itself; on a CPU the whole machine
+    seconds: float | None = None      # how long it may run, for queues that want to know; the engine ends it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One worker: `python -m diffbench.worker STORE ATTEMPT`, its words going to log.txt in the attempt's folder."""
+
+    id: str                           # unique within a run
+    store: Path
+    attempt: Path                     # holds task.json, which says all that the worker needs
+    resources: Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What there is to give."""
+
+    slots: int                        # workers at once; more than that would only wait in a queue
+    threads: int                      # CPU threads for each of that many
+    machines: int                     # workers at once that each have a machine or device to themselves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A worker that is no more."""
+
+    id: str
+    code: int                         # exit code; negative: ended by that signal
+    reason: str = ""                  # what only the launcher knows: "the node was lost"
+
+
+class Launcher(ABC):
+    """Starts workers somewhere. Made by `open`, used by one engine in one thread, ended by `close`, which leaves no worker behind."""
+
+    @abstractmethod
+    def capacity(self, device: str, widest: int, jobs: int | None) -> Capacity:
+        """What there is for stages on a kind of device ("cpu" or "cuda").
+
+        widest: the most stages of a plan that could run at once; jobs: workers at once that the user asked for, or None.
+        The same plan on the same machines gets the same number of threads, which bit-for-bit results depend on.
+        """
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Starts a worker, or queues it. It has begun when started.json lies in its attempt's folder."""
+
+    @abstractmethod
+    def poll(self, seconds: float) -> list[Ended]:
+        """Workers that ended since the last call; waits at most this long for the first. Each is told once, also a cancelled one."""
+
+    @abstractmethod
+    def cancel(self, id: str) -> None:
+        """Kills a worker and all it started, or takes it out of the queue; unknown ids are no error."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Kills what still runs and lets go of everything."""

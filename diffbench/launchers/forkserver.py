@@ -75,7 +75,7 @@ def become_worker(request: dict[str, Any], run: Any, inherited: tuple[int, int])
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(request["environment"])
-        code = run(request["store"], request["attempt"], request["device"], request["threads"], request["plugins"])
+        code = run(request["store"], request["attempt"])
     except BaseException:  # noqa: BLE001  the log is the last place a message can go
         traceback.print_exc()
     finally:

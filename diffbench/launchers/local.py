@@ -9,93 +9,78 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import Any
 
 from diffbench.errors import DiffbenchError
+from diffbench.launchers import Capacity, Ended, Job, Launcher
+from diffbench.machine import cores
 
 START_SECONDS = 120                   # to import torch on a slow disk
+PASSED_ON = ("DIFFBENCH_DATA",)       # may have been set after the server started
 
 
 @dataclass
-class Handle:
-    """A worker that was asked for."""
-
-    id: str
-    log: Path
+class _Worker:
+    job: Job
     pid: int | None = None
-    started: float = field(default_factory=time.monotonic)
     cancelled: bool = False
-    process: subprocess.Popen | None = None               # where it was spawned
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What one worker gets."""
-
-    device: str
-    threads: int
-
-
-class LocalLauncher:
+class LocalLauncher(Launcher):
     """Forks workers from a preloaded server where the system can fork, spawns them elsewhere."""
 
-    def __init__(self, store: Path, plugins: list[str]):
-        self.store, self.plugins = store.resolve(), plugins
-        self.handles: dict[str, Handle] = {}
+    def __init__(self) -> None:
+        self.workers: dict[str, _Worker] = {}
         self.ended: Queue[tuple[str, int]] = Queue()
         self.server: subprocess.Popen | None = None
-        if hasattr(os, "fork") and sys.platform != "darwin":
-            self._start_server()
 
-    def submit(self, id: str, attempt: Path, resources: Resources) -> Handle:
-        """Starts a worker on the task in an attempt's folder."""
-        handle = Handle(id, attempt / "log.txt")
-        self.handles[id] = handle
-        arguments = {"store": str(self.store), "attempt": str(attempt.resolve()), "device": resources.device,
-                     "threads": resources.threads, "plugins": self.plugins}
-        environment = {"OMP_NUM_THREADS": str(resources.threads)}
-        if "DIFFBENCH_DATA" in os.environ:                # may have been set after the server started
-            environment["DIFFBENCH_DATA"] = os.environ["DIFFBENCH_DATA"]
+    def capacity(self, device: str, widest: int, jobs: int | None) -> Capacity:
+        """On a CPU the cores are divided among as many stages as can run at once; a GPU takes one at a time unless told otherwise."""
+        if jobs is None:
+            jobs = 1 if device == "cuda" else min(cores(), widest)
+        return Capacity(slots=jobs, threads=max(1, cores() // jobs), machines=1)
+
+    def submit(self, job: Job) -> None:
+        if self.server is None and hasattr(os, "fork") and sys.platform != "darwin":
+            self._start_server()
+        worker = self.workers[job.id] = _Worker(job)
+        environment = {"OMP_NUM_THREADS": str(job.resources.threads), **{name: os.environ[name] for name in PASSED_ON if name in os.environ}}
+        log, arguments = str((job.attempt / "log.txt").resolve()), {"store": str(job.store.resolve()), "attempt": str(job.attempt.resolve())}
         if self.server is not None:
-            request = {"id": id, "log": str(handle.log.resolve()), "environment": environment, **arguments}
             try:
-                self.server.stdin.write(json.dumps(request).encode() + b"\n")
+                self.server.stdin.write(json.dumps({"id": job.id, "log": log, "environment": environment, **arguments}).encode() + b"\n")
                 self.server.stdin.flush()
             except OSError:
-                self.ended.put((id, -1))
-            return handle
-        with open(handle.log, "ab") as log:
-            handle.process = subprocess.Popen(
-                [sys.executable, "-m", "diffbench.worker", arguments["store"], arguments["attempt"], resources.device, str(resources.threads), *self.plugins],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True)
-        handle.pid = handle.process.pid
-        threading.Thread(target=lambda: self.ended.put((id, handle.process.wait())), daemon=True).start()
-        return handle
+                self.ended.put((job.id, -signal.SIGKILL))
+            return
+        with open(log, "ab") as words:
+            process = subprocess.Popen([sys.executable, "-m", "diffbench.worker", arguments["store"], arguments["attempt"]],
+                                       stdin=subprocess.DEVNULL, stdout=words, stderr=words, env={**os.environ, **environment}, start_new_session=True)
+        worker.pid = process.pid
+        threading.Thread(target=lambda: self.ended.put((job.id, process.wait())), daemon=True).start()
 
-    def poll(self, seconds: float) -> list[tuple[Handle, int]]:
-        """Workers that ended, with their exit codes (negative: a signal); waits at most this long for the first."""
+    def poll(self, seconds: float) -> list[Ended]:
         found = []
         with contextlib.suppress(Empty):
             found.append(self.ended.get(timeout=seconds))
             while True:
                 found.append(self.ended.get_nowait())
-        return [(self.handles.pop(id), code) for id, code in found if id in self.handles]
+        return [Ended(id=id, code=code) for id, code in found if self.workers.pop(id, None) is not None]
 
-    def cancel(self, handle: Handle) -> None:
-        """Kills a worker and all it started."""
-        handle.cancelled = True
-        if handle.pid is not None:
+    def cancel(self, id: str) -> None:
+        worker = self.workers.get(id)
+        if worker is None:
+            return
+        worker.cancelled = True
+        if worker.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(handle.pid, signal.SIGKILL)
+                os.killpg(worker.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Kills what still runs and ends the server."""
-        for handle in list(self.handles.values()):
-            self.cancel(handle)
+        for id in list(self.workers):
+            self.cancel(id)
         if self.server is not None:
             with contextlib.suppress(OSError):
                 self.server.stdin.close()
@@ -122,13 +107,13 @@ class LocalLauncher:
             message = json.loads(line)
             if "ready" in message:
                 ready.put(message)
-            elif "pid" in message and message["id"] in self.handles:
-                handle = self.handles[message["id"]]
-                handle.pid = message["pid"]
-                if handle.cancelled:
-                    self.cancel(handle)
+            elif "pid" in message and message["id"] in self.workers:
+                worker = self.workers[message["id"]]
+                worker.pid = message["pid"]
+                if worker.cancelled:
+                    self.cancel(message["id"])
             elif "ended" in message:
                 self.ended.put((message["id"], message["ended"]))
         ready.put({})
-        for id in list(self.handles):                     # the server is gone, and its children with it
+        for id in list(self.workers):                     # the server is gone, and its children with it
             self.ended.put((id, -signal.SIGKILL))
