@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffbench import interrupts, planning
 from diffbench import matrix as matrices
-from diffbench import planning
+from diffbench.claims import Claims
 from diffbench.engine import Engine, Watcher, check_device
 from diffbench.errors import DiffbenchError
 from diffbench.machine import environment, git_commit
@@ -19,6 +22,8 @@ from diffbench.registry import Registry, load_registry
 from diffbench.results import Rows, floors, write_tables
 from diffbench.specs import label
 from diffbench.store import Store, write_atomically
+
+WAIT_SECONDS = 1.0                    # between looks at whether another run has ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +58,27 @@ def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None
 
 
 def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = None, plugins: list[str] | None = None, store: Store | None = None,
-            watchers: list[Watcher] | None = None, smoke: bool = False, on_ready: Callable[[Engine], None] = lambda engine: None) -> Finished:
-    """Runs a plan. `on_ready` is told the engine once it knows what is done already."""
-    from diffbench.launchers.local import LocalLauncher
-
+            watchers: list[Watcher] | None = None, smoke: bool = False, wait: bool = False,
+            on_ready: Callable[[Engine], None] = lambda engine: None) -> Finished:
+    """Runs a plan. `on_ready` is told the engine once it knows what is done already; `wait` waits for another run into the same folder."""
     store = store or Store.default()
     folder = Path(out) if out else Path("runs") / (made.matrix.name + ("-smoke" if smoke else ""))
     store.prepare()
     _prepare(folder)
+    with _alone_in(folder, wait):
+        return _execute(made, folder, store, jobs, plugins or [], watchers or [], on_ready)
+
+
+def _execute(made: Plan, folder: Path, store: Store, jobs: int | None, plugins: list[str], watchers: list[Watcher],
+             on_ready: Callable[[Engine], None]) -> Finished:
+    from diffbench.launchers.local import LocalLauncher
+
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     facts = _facts(made, started)
     rows = Rows(made, store, folder, facts)
     rows.start()
     _describe_run(made, folder)
-    engine = Engine(made, store, LocalLauncher, [rows, _Hooks(made.registry), *(watchers or [])], jobs=jobs, plugins=plugins or [])
+    engine = Engine(made, store, LocalLauncher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, plugins=plugins)
     try:
         engine.find_done()
         on_ready(engine)
@@ -104,6 +116,21 @@ def _prepare(folder: Path) -> None:
         raise DiffbenchError(f"--out {folder}: the folder cannot be written: {error.strerror or error}") from None
 
 
+@contextlib.contextmanager
+def _alone_in(folder: Path, wait: bool) -> Iterator[None]:
+    """Keeps other runs out of a folder of results; the claim of a run that is no more holds nobody up."""
+    claims, lock = Claims(), folder / ".run"
+    try:
+        while (holder := claims.take(lock)) is not None:
+            if not wait:
+                raise DiffbenchError(f"--out {folder}: {holder} writes to this folder; wait for it with --wait, or name another folder with --out")
+            interrupts.check()
+            time.sleep(WAIT_SECONDS)
+        yield
+    finally:
+        claims.close()
+
+
 def _facts(made: Plan, started: str) -> dict[str, Any]:
     import torch
 
@@ -136,6 +163,9 @@ class _Hooks:
 
     def progress(self, stage: Stage, done: int, of: int, figures: dict[str, float]) -> None:
         """Progress is for the display alone."""
+
+    def note(self, text: str) -> None:
+        """Notes are for the display."""
 
     def finished(self, stage: Stage, outcome: Any) -> None:
         self.registry.answers("diffbench_stage_finished", stage=stage, status=outcome.status, seconds=outcome.seconds)

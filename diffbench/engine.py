@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
 from diffbench import interrupts
+from diffbench.claims import Claims, Holder
 from diffbench.errors import DiffbenchError
-from diffbench.launchers import Ended, Job, Launcher, Resources
+from diffbench.frontier import Frontier
+from diffbench.launchers import Capacity, Ended, Job, Launcher, Resources
 from diffbench.machine import cores
 from diffbench.planning import Plan, Stage
-from diffbench.store import Store
+from diffbench.store import Damaged, Store
+from diffbench.tries import Failure, Try
 
-# Long stages, and those many others wait for, first; measuring speed comes last, alone.
-ORDER = ("train", "noisy_classifier", "extractor", "classifier", "sample", "reference", "features", "evaluate", "throughput")
 POLL_SECONDS = 0.2
-LOG_LINES = 5
+LOOK_SECONDS = 1.0                    # between looks at what other runs work on
+REBUILDS = 3                          # of one artefact in one run: a disk that damages what is written is not fought forever
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +31,7 @@ class Outcome:
     reason: str = ""
     seconds: float = 0.0
     cached: bool = False
+    tries: int = 0
 
 
 class Watcher(Protocol):
@@ -46,6 +46,9 @@ class Watcher(Protocol):
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         """A stage ended, was found done or cannot be done."""
 
+    def note(self, text: str) -> None:
+        """Something people should know: an artefact is damaged and rebuilt, a stage is tried again."""
+
 
 class Engine:
     """One run of a plan over a store. `outcomes` holds what is known of each stage so far."""
@@ -54,9 +57,17 @@ class Engine:
                  plugins: Iterable[str] = ()):
         self.plan, self.store, self.make_launcher, self.watchers, self.jobs, self.plugins = plan, store, make_launcher, watchers, jobs, list(plugins)
         self.stages = plan.needed()
+        self.frontier = Frontier(self.stages)
+        self.claims = Claims()
+        self.capacity = Capacity(slots=1, threads=1, machines=1)
         self.outcomes: dict[str, Outcome] = {}
-        self.running: dict[str, _Try] = {}                # by key
+        self.running: dict[str, Try] = {}                 # by key
+        self.elsewhere: dict[str, Holder] = {}            # key -> who works on it
+        self.looked = 0.0
         self.tries: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()           # those that count against `run.retries`
+        self.rebuilds: Counter[str] = Counter()
+        self.batches: dict[str, int] = {}                 # sampling batches halved after out of memory
 
     @property
     def device_kind(self) -> str:
@@ -66,7 +77,7 @@ class Engine:
     def find_done(self) -> int:
         """Looks up what the store has already; returns how many stages that is."""
         for key, stage in self.stages.items():
-            if key not in self.outcomes and self.store.has(stage.name, key):
+            if key not in self.outcomes and self._has(stage):
                 self._finish(stage, Outcome(status="ok", cached=True))
         return sum(o.cached for o in self.outcomes.values())
 
@@ -82,82 +93,154 @@ class Engine:
             while len(self.outcomes) < len(self.stages):
                 interrupts.check()
                 self._start_ready(launcher)
-                for ended in launcher.poll(POLL_SECONDS):
+                for ended in launcher.poll(POLL_SECONDS if self.running else LOOK_SECONDS / 4):
                     self._ended(ended)
-                self._report_progress()
+                self._look_at_running(launcher)
+                self._look_elsewhere()
         finally:
             launcher.close()
+            self.claims.close()
 
     def _start_ready(self, launcher: Launcher) -> None:
-        waiting = sorted((s for k, s in self.stages.items() if k not in self.outcomes and k not in self.running), key=lambda s: ORDER.index(s.name))
-        for stage in waiting:
-            parents = [self.outcomes.get(key) for key in stage.parents.values()]
-            broken = next((p for p in parents if p is not None and p.status != "ok"), None)
-            if broken is not None:
-                self._finish(stage, Outcome(status="diverged" if broken.status == "diverged" else "blocked", reason=broken.reason))
-                return self._start_ready(launcher)
-            if stage.is_exclusive and (self.running or any(not s.is_exclusive for s in waiting)):
-                continue
-            if len(self.running) < self.capacity.slots and all(p is not None for p in parents) and not any(t.stage.is_exclusive for t in self.running.values()):
-                self._start(stage, launcher)
+        measuring = any(t.stage.is_exclusive for t in self.running.values())
+        while not measuring and len(self.running) < self.capacity.slots:
+            stage = self.frontier.take(exclusive=False)
+            if stage is None:
+                break
+            self._start(stage, launcher)
+        # Speed is measured when nothing else is left to run, or it would be measured against it.
+        while len(self.running) < self.capacity.machines and all(t.stage.is_exclusive for t in self.running.values()) and not self.elsewhere:
+            stage = self.frontier.take(exclusive=True)
+            if stage is None:
+                break
+            self._start(stage, launcher)
 
     def _start(self, stage: Stage, launcher: Launcher) -> None:
+        claim = self.store.claim(stage.key)
+        holder = self.claims.take(claim)
+        if holder is not None:
+            if stage.key not in self.elsewhere:
+                self._note(f"{stage.name} {stage.label}: {holder} works on it; its result is waited for")
+            self.elsewhere[stage.key] = holder
+            return
+        if self._has(stage):                              # another run was faster
+            self.claims.release(claim)
+            self._finish(stage, Outcome(status="ok", cached=True))
+            return
+        run = self.plan.matrix.run
         threads = cores() if stage.is_exclusive else self.capacity.threads
-        execution = {"device": self.device_kind, "threads": threads, "memory_share": 1.0, "checkpoint_seconds": 30.0, "is_deterministic": False,
-                     "plugins": self.plugins}
-        attempt = self.store.new_attempt(stage, execution)
-        resources = Resources(device=self.device_kind, threads=threads, is_exclusive=stage.is_exclusive)
+        execution = {"device": self.device_kind, "threads": threads, "memory_share": 1.0, "checkpoint_seconds": run.checkpoint,
+                     "is_deterministic": run.deterministic, "plugins": self.plugins, "claim": self.claims.token(claim), "exclusive": stage.is_exclusive}
+        if stage.key in self.batches:
+            execution["batch_size"] = self.batches[stage.key]
+        limit = run.limit(stage.name)
+        tried = Try(stage, self.store.new_attempt(stage, execution), limit=limit, stall=run.stall)
         self.tries[stage.key] += 1
-        self.running[stage.key] = _Try(stage, attempt)
-        launcher.submit(Job(id=stage.key, store=self.store.root, attempt=attempt, resources=resources))
+        self.running[stage.key] = tried
+        launcher.submit(Job(id=stage.key, store=self.store.root, attempt=tried.attempt,
+                            resources=Resources(device=self.device_kind, threads=threads, is_exclusive=stage.is_exclusive, seconds=limit)))
         for watcher in self.watchers:
             watcher.started(stage)
 
     def _ended(self, ended: Ended) -> None:
         tried = self.running.pop(ended.id)
         stage, seconds = tried.stage, time.monotonic() - tried.since
-        if self.store.has(stage.name, stage.key):
-            return self._finish(stage, Outcome(status="ok", seconds=seconds))
-        status, reason = why_failed(tried.attempt, ended)
-        if status == "failed" and self.tries[stage.key] <= self.plan.matrix.run.retries:
-            return None
-        return self._finish(stage, Outcome(status=status, reason=f"{stage.name}: {reason}", seconds=seconds))
+        has = self._has(stage)
+        self.claims.release(self.store.claim(stage.key))
+        if has:
+            return self._finish(stage, Outcome(status="ok", seconds=seconds, tries=self.tries[stage.key]))
+        failure = tried.failure(ended)
+        if self._goes_on(stage, failure):
+            return self.frontier.put_back(stage.key)
+        outcome = Outcome(status=failure.status, reason=f"{stage.name}: {failure.reason}", seconds=seconds, tries=self.tries[stage.key])
+        return self._finish(stage, outcome)
+
+    def _goes_on(self, stage: Stage, failure: Failure) -> bool:
+        """Whether a stage that failed is run again; what it needs for that is arranged."""
+        if failure.kind == "superseded":                  # its claim was taken over; who has it will be asked
+            return True
+        if failure.kind == "damaged" and failure.artefact in self.stages:
+            return failure.artefact not in self.outcomes or self._rebuild(failure.artefact)
+        batch = self.batches.get(stage.key) or stage.sampling_batch
+        if failure.kind == "memory" and batch is not None and batch > 1:
+            self.batches[stage.key] = batch // 2
+            self._note(f"{stage.name} {stage.label}: out of memory with batches of {batch}, tried again with {batch // 2}")
+            return True
+        self.failures[stage.key] += 1
+        if failure.status == "failed" and failure.kind != "request" and self.failures[stage.key] <= self.plan.matrix.run.retries:
+            self._note(f"{stage.name} {stage.label}: {failure.reason}; tried again ({self.failures[stage.key]} of {self.plan.matrix.run.retries})")
+            return True
+        return False
 
     def _finish(self, stage: Stage, outcome: Outcome) -> None:
+        self._tell(stage, outcome)
+        if outcome.status == "ok":
+            self.frontier.done(stage.key)
+            return
+        status = "diverged" if outcome.status == "diverged" else "blocked"
+        for key in self.frontier.depend_on(stage.key):
+            self._tell(self.stages[key], Outcome(status=status, reason=outcome.reason))
+
+    def _tell(self, stage: Stage, outcome: Outcome) -> None:
         self.outcomes[stage.key] = outcome
         for watcher in self.watchers:
-            watcher.finished(stage, outcome)
+            while True:
+                try:
+                    watcher.finished(stage, outcome)
+                except Damaged as damaged:                # a row is made of files, and one of them is not what it was
+                    if not self._rebuild(damaged.key):
+                        raise DiffbenchError(f"{damaged}, though it was built {REBUILDS} times in this run: the disk is not to be trusted") from None
+                    if damaged.key in self.outcomes:      # another run has built it meanwhile
+                        continue
+                break
 
-    def _report_progress(self) -> None:
+    def _has(self, stage: Stage) -> bool:
+        """Whether an artefact is there and whole; a damaged one is set aside and said to be."""
+        try:
+            return self.store.check(stage.name, stage.key)
+        except Damaged:
+            self._note(f"{stage.name} {stage.label}: the artefact {stage.key[:8]} is damaged, rebuilding")
+            return False
+
+    def _rebuild(self, key: str) -> bool:
+        """Has a lost or damaged artefact built again; False where that was done too often."""
+        stage = self.stages[key]
+        if self._has(stage):
+            return True
+        self.rebuilds[key] += 1
+        if self.rebuilds[key] > REBUILDS:
+            return False
+        if self.outcomes.pop(key, None) is not None:
+            self.frontier.lost(key)
+        return True
+
+    def _look_at_running(self, launcher: Launcher) -> None:
         for tried in self.running.values():
-            with contextlib.suppress(OSError, ValueError):
-                said = json.loads((tried.attempt / "progress.json").read_bytes())
+            news = tried.look()
+            if news is not None:
                 for watcher in self.watchers:
-                    watcher.progress(tried.stage, said["done"], said["of"], said["figures"])
+                    watcher.progress(tried.stage, *news)
+            if tried.must_stop():
+                launcher.cancel(tried.stage.key)
 
+    def _look_elsewhere(self) -> None:
+        """Stages that other runs work on: done by now, or free to be taken."""
+        now = time.monotonic()
+        if not self.elsewhere or now - self.looked < LOOK_SECONDS:
+            return
+        self.looked = now
+        for key in list(self.elsewhere):
+            stage = self.stages[key]
+            if self._has(stage):
+                del self.elsewhere[key]
+                self._finish(stage, Outcome(status="ok", cached=True))
+            elif self.claims.take(self.store.claim(key)) is None:
+                del self.elsewhere[key]
+                self.frontier.put_back(key)
 
-@dataclass
-class _Try:
-    """A worker that was asked for."""
-
-    stage: Stage
-    attempt: Path
-    since: float = field(default_factory=time.monotonic)
-
-
-def why_failed(attempt: Path, ended: Ended) -> tuple[str, str]:
-    """(status, reason) of a try that published nothing: what the worker said, else how it ended and its last words."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        said = json.loads((attempt / "error.json").read_bytes())
-        return said["status"], said["reason"]
-    try:
-        last = (attempt / "log.txt").read_text(errors="replace").strip().splitlines()[-LOG_LINES:]
-    except OSError:
-        last = []
-    code = ended.code
-    how = f"the worker was ended by signal {-code}" if code < 0 else f"the worker ended with code {code} and no result"
-    hint = " (out of memory, if nobody killed it)" if code == -9 else ""
-    return "failed", f"{how}{hint}{'; its last words: ' + ' | '.join(last) if last else ''}"
+    def _note(self, text: str) -> None:
+        for watcher in self.watchers:
+            watcher.note(text)
 
 
 def check_device(device: str) -> str:

@@ -11,6 +11,7 @@ import threading
 from types import FrameType
 
 _requested = threading.Event()
+_number = signal.SIGINT
 
 
 def install() -> None:
@@ -25,8 +26,15 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
+def exit_code() -> int:
+    """What a process that was interrupted ends with: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + _number
+
+
 def _interrupted(number: int, frame: FrameType | None) -> None:
+    global _number
+    _number = number
     if _requested.is_set():
-        os._exit(128 + signal.SIGINT)
+        os._exit(exit_code())
     _requested.set()
     raise KeyboardInterrupt

@@ -32,6 +32,13 @@ def incidental_option(default: Any = MISSING) -> Any:
     return field(default=default, metadata={"half": "incidental"})
 
 
+@dataclass(frozen=True)
+class Words:
+    """In an annotation: what an option accepts, where its type does not tell."""
+
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Base of everything configurable: fields are checked and normalised at birth, and never change."""
@@ -92,7 +99,7 @@ def accepts(cls: type[Options], name: str) -> str:
     """What an option accepts, in words: 'an integer >= 1', 'a number in [0, 1]', \"one of 'small', 'large'\"."""
     declared = _hints(cls)[name]
     limits = get_args(declared)[1:] if get_origin(declared) is typing.Annotated else ()
-    return _in_words(hint(cls, name), limits)
+    return next((limit.text for limit in limits if isinstance(limit, Words)), None) or _in_words(hint(cls, name), limits)
 
 
 def half_of(declared: Field, otherwise: str) -> str:

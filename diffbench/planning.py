@@ -39,6 +39,14 @@ class Stage:
         """Whether it must have its device to itself."""
         return self.name == "throughput"
 
+    @property
+    def sampling_batch(self) -> int | None:
+        """Images it draws at a time, or None where it draws none."""
+        if self.name != "sample":
+            return None
+        asked = self.task["cell"]["sample"]
+        return min(asked["batch_size"], asked["count"])
+
 
 @dataclass
 class CellPlan:

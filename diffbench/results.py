@@ -58,6 +58,9 @@ class Rows:
     def progress(self, stage: Stage, done: int, of: int, figures: dict[str, float]) -> None:
         """Nothing to do."""
 
+    def note(self, text: str) -> None:
+        """Notes are for the display."""
+
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         """Writes the rows this stage was the last one of."""
         self.outcomes[stage.key] = outcome

@@ -6,8 +6,16 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
+from pydantic import BeforeValidator
 
-from diffbench.options import Options, incidental_option
+from diffbench.durations import limits, seconds
+from diffbench.options import Options, Words, incidental_option
+
+STAGES = ("extractor", "classifier", "noisy_classifier", "reference", "train", "sample", "features", "evaluate", "throughput")
+
+Duration = Annotated[float, BeforeValidator(seconds), Gt(0), Words("a duration such as 90s, 10m, 3h or a number of seconds")]
+Limits = Annotated[tuple[tuple[str, float], ...], BeforeValidator(lambda value: limits(value, STAGES)),
+                   Words(f"a duration such as 10m, or one for each stage that has a limit, such as {{train: 3h, sample: 1h}}; stages: {', '.join(STAGES)}")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +54,18 @@ class Throughput(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Options):
-    """How stages are run; nothing here changes a result."""
+    """How stages are run; nothing here changes a result beyond rounding."""
 
     retries: Annotated[int, Ge(0)] = 0                                    # further tries of a stage that failed
+    timeout: Limits = ()                                                  # longest time a stage may take, for all or by stage: {train: 3h, sample: 1h}
+    stall: Duration = 1800.0                                              # longest time without a sign of progress
+    checkpoint: Duration = 30.0                                           # time between checkpoints of a training
+    deterministic: bool = False                                           # the same bits on a GPU too, where its kernels can; often slower
+
+    def limit(self, stage: str) -> float | None:
+        """Seconds a stage may take, or None."""
+        limits = dict(self.timeout)
+        return limits.get(stage, limits.get("all"))
 
 
 @dataclass(frozen=True, kw_only=True)

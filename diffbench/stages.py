@@ -24,7 +24,7 @@ from diffbench.planning import rebuild_cell
 from diffbench.registry import Registry
 from diffbench.specs import rebuild
 from diffbench.store import Store
-from diffbench.timing import Timing, machine_lock, measure
+from diffbench.timing import Timing, measure
 from diffbench.values import Evidence, Helpers, Split
 
 TIMED_TRAIN_STEPS = 20                # optimiser steps in one timed run of a training
@@ -178,12 +178,11 @@ def throughput(context: Context) -> Files:
     cell = context.cell()
     settings = context.task["throughput"]
     load_before = os.getloadavg()
-    with machine_lock():
-        if context.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(context.device)
-        facts = _timed_training(cell, settings["repeats"], context) if context.task["of"] == "training" else _timed_sampling(cell, settings, context)
-        if context.device.type == "cuda":
-            facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(context.device)
+    if context.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(context.device)
+    facts = _timed_training(cell, settings["repeats"], context) if context.task["of"] == "training" else _timed_sampling(cell, settings, context)
+    if context.device.type == "cuda":
+        facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(context.device)
     facts |= {"threads": context.threads, "load_before": load_before[0], "load_after": os.getloadavg()[0]}
     return {"facts.json": _json(facts)}
 

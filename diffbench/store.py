@@ -30,6 +30,10 @@ MANIFEST = "manifest.json"
 class Damaged(DiffbenchError):
     """An artefact's files do not match its manifest."""
 
+    def __init__(self, message: str, key: str):
+        super().__init__(message)
+        self.key = key                # of the artefact
+
 
 class Store:
     """Artefacts by key. Reading verifies; writing publishes a whole folder at once or nothing."""
@@ -65,8 +69,19 @@ class Store:
         """Drops what a finished stage needs no longer."""
         shutil.rmtree(self.partial(stage, key), ignore_errors=True)
 
+    def claim(self, key: str) -> Path:
+        """The folder that says that somebody works on a stage."""
+        return self.root / "claims" / key
+
     def has(self, stage: str, key: str) -> bool:
         """Whether a whole, undamaged artefact is there; a damaged one is set aside, so that it is built again."""
+        try:
+            return self.check(stage, key)
+        except Damaged:
+            return False
+
+    def check(self, stage: str, key: str) -> bool:
+        """Whether an artefact is there; raises Damaged where it is not what its manifest says, after setting it aside."""
         folder = self.path(stage, key)
         if not (folder / MANIFEST).is_file():
             return False
@@ -74,7 +89,7 @@ class Store:
             verify(folder)
         except Damaged:
             self.set_aside(stage, key)
-            return False
+            raise
         return True
 
     def set_aside(self, stage: str, key: str) -> Path:
@@ -109,19 +124,25 @@ class Store:
             shutil.rmtree(staging, ignore_errors=True)
 
     def read_json(self, stage: str, key: str, name: str) -> Any:
-        """A JSON file of an artefact."""
-        return json.loads((self.path(stage, key) / name).read_bytes())
+        """A JSON file of an artefact, checked against its manifest."""
+        return json.loads(self._read(stage, key, name))
 
     def read_tensors(self, stage: str, key: str, name: str) -> dict[str, Tensor]:
         """A safetensors file of an artefact, checked against its manifest."""
         import safetensors.torch
 
+        return safetensors.torch.load(self._read(stage, key, name))
+
+    def _read(self, stage: str, key: str, name: str) -> bytes:
         folder = self.path(stage, key)
-        data = (folder / name).read_bytes()
-        expected = json.loads((folder / MANIFEST).read_bytes())["files"][name]["sha256"]
+        try:
+            data = (folder / name).read_bytes()
+            expected = json.loads((folder / MANIFEST).read_bytes())["files"][name]["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{folder} is incomplete: {error}", key) from None
         if hashlib.sha256(data).hexdigest() != expected:
-            raise Damaged(f"{folder / name} does not match its checksum")
-        return safetensors.torch.load(data)
+            raise Damaged(f"{folder / name} does not match its checksum", key)
+        return data
 
     def new_attempt(self, stage: Stage, execution: dict[str, Any]) -> Path:
         """A fresh folder for one try of a stage, with the task the worker will read and how it is to be done."""
@@ -148,9 +169,9 @@ def verify(folder: Path) -> None:
         for name, facts in listing.items():
             data = (folder / name).read_bytes()
             if len(data) != facts["size"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-                raise Damaged(f"{folder / name} does not match its checksum")
+                raise Damaged(f"{folder / name} does not match its checksum", folder.name)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{folder} is incomplete: {error}") from None
+        raise Damaged(f"{folder} is incomplete: {error}", folder.name) from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

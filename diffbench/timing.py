@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -40,15 +37,6 @@ def measure(work: Callable[[], object], repeats: int, device: torch.device) -> T
     while len(warm) < WARMUP_MOST and not (len(warm) > 1 and abs(warm[-1] - warm[-2]) <= WARMUP_AGREE * warm[-2]):
         warm.append(_once(work, device))
     return Timing(seconds=tuple(_once(work, device) for _ in range(repeats)), warmup_seconds=tuple(warm))
-
-
-def machine_lock() -> AbstractContextManager:
-    """Held by whoever measures on this machine, across runs and users' shells; it lies in the user's state folder."""
-    import filelock
-
-    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "diffbench"
-    folder.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder / "throughput.lock")
 
 
 def _once(work: Callable[[], object], device: torch.device) -> float:

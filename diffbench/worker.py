@@ -15,8 +15,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from diffbench.claims import join
 from diffbench.errors import DiffbenchError, Diverged
-from diffbench.store import Store, write_atomically
+from diffbench.store import Damaged, Store, write_atomically
+from diffbench.turns import turn
 
 PROGRESS_SECONDS = 0.5
 
@@ -26,12 +28,15 @@ def run(store_root: str, attempt: str) -> int:
     folder = Path(attempt)
     try:
         content = json.loads((folder / "task.json").read_bytes())
-        write_atomically(folder / "started.json", json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
-        store = Store(store_root)
-        start = time.perf_counter()
-        files = _do(content, store, _Progress(folder / "progress.json"))
+        execution, store = content["execution"], Store(store_root)
+        if not join(store.claim(content["key"]), execution["claim"]):
+            raise Superseded("another run has taken this stage over")
+        with turn(execution["device"], alone=execution["exclusive"]):
+            write_atomically(folder / "started.json", json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+            start = time.perf_counter()
+            files = _do(content, store, _Progress(folder / "progress.json"))
         outcome = {"seconds": time.perf_counter() - start, "host": socket.gethostname(), "attempt": folder.name,
-                   **{name: content["execution"][name] for name in ("device", "threads")}}
+                   **{name: execution[name] for name in ("device", "threads")}}
         task = {name: content[name] for name in ("stage", "key", "identity", "task", "parents")}
         store.publish(content["stage"], content["key"], task, files | {"outcome.json": json.dumps(outcome).encode()})
         store.forget_partial(content["stage"], content["key"])
@@ -40,6 +45,10 @@ def run(store_root: str, attempt: str) -> int:
         write_atomically(folder / "error.json", json.dumps(_failure(error)).encode())
         return 1
     return 0
+
+
+class Superseded(DiffbenchError):
+    """The claim under which a worker was started is no longer its driver's."""
 
 
 def _do(content: dict[str, Any], store: Store, progress: _Progress) -> dict[str, bytes]:
@@ -62,6 +71,10 @@ def _do(content: dict[str, Any], store: Store, progress: _Progress) -> dict[str,
 def _failure(error: Exception) -> dict[str, str]:
     """Status, kind and one line for the row."""
     text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, Damaged):
+        return {"status": "failed", "kind": "damaged", "reason": text, "artefact": error.key}
+    if isinstance(error, Superseded):
+        return {"status": "failed", "kind": "superseded", "reason": text}
     if isinstance(error, Diverged):
         return {"status": "diverged", "kind": "diverged", "reason": text}
     if isinstance(error, DiffbenchError):

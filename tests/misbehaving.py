@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 import diffbench
 
 
@@ -35,3 +37,12 @@ fails(lambda x: os._exit(0), "Leaving")
 fails(lambda x: x.fill_(float("nan")), "Spoiling")
 fails(lambda x: time.sleep(600), "Hanging")
 fails(once, "Once")
+
+
+def greedy(x):
+    """Needs more memory than there is for batches of more than two images."""
+    if len(x) > 2:
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate room for {len(x)} images")
+
+
+fails(greedy, "Greedy")

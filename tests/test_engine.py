@@ -259,7 +259,7 @@ def test_an_interrupted_run_keeps_what_is_done_leaves_no_process_and_goes_on(tmp
     time.sleep(1.0)
     process.send_signal(how)
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == (-9 if how == signal.SIGKILL else 130)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 128 + how)
     assert "Traceback" not in said
     if how != signal.SIGKILL:
         assert "the same line again goes on from here" in said

@@ -48,7 +48,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script. Exit codes: 0 all well, 1 some cell failed, 2 the request was wrong, 130 interrupted."""
+    """The console script. Exit codes: 0 all well, 1 some cell failed, 2 the request was wrong, 130 or 143 interrupted."""
     interrupts.install()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         _say("interrupted")
-        code = 130
+        code = interrupts.exit_code()
     except BrokenPipeError:                               # `diffbench list | head`
         sys.stderr.close()
         code = 0

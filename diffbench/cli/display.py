@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffbench.engine import ORDER, Engine, Outcome
+from diffbench.engine import Engine, Outcome
+from diffbench.frontier import ORDER
 from diffbench.planning import Plan, Stage
 
 LINE_SECONDS = 5.0                    # between plain progress lines
@@ -64,6 +65,11 @@ class Display:
             if self.engine is not None:
                 self.console.print(Text(f"{outcome.status}: {stage.label}: {outcome.reason}", style="red"))
         self._line()
+
+    def note(self, text: str) -> None:
+        """Something to know."""
+        if self.engine is not None:
+            self.console.print(Text(text, style="yellow"))
 
     def reasons(self) -> list[str]:
         """What went wrong, one line per stage."""

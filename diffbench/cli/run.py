@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from diffbench import interrupts
 from diffbench.cli.common import make_plan, matrix_options
 
 
@@ -15,11 +16,12 @@ from diffbench.cli.common import make_plan, matrix_options
 @matrix_options
 @click.option("--out", type=click.Path(file_okay=False), help="Folder of the results; runs/NAME unless told otherwise.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; on a CPU as many as there are cores, on a GPU one.")
-def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: bool, **asked: Any) -> int:
+@click.option("--wait", is_flag=True, help="Where another run writes to the same folder, wait for it to end.")
+def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: bool, wait: bool, **asked: Any) -> int:
     """Train and sample every combination in MATRIX and write FID and throughput tables.
 
     Typing the same line again goes on where it stopped. Exit codes: 0 every cell is ok or skipped, 1 some cell failed (the
-    rest is there), 2 the request was wrong and nothing was run.
+    rest is there), 2 the request was wrong and nothing was run, 130 Ctrl-C, 143 SIGTERM.
     """
     from diffbench import api
     from diffbench.cli.display import Display
@@ -34,11 +36,11 @@ def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: 
         display.begin(engine)
 
     try:
-        finished = api.execute(plan, out=out, jobs=jobs, plugins=list(plugins), watchers=[display], smoke=smoke, on_ready=ready)
+        finished = api.execute(plan, out=out, jobs=jobs, plugins=list(plugins), watchers=[display], smoke=smoke, on_ready=ready, wait=wait)
     except KeyboardInterrupt:
         display.end()
         click.echo("interrupted: what was finished is kept; the same line again goes on from here", err=True)
-        sys.exit(130)
+        sys.exit(interrupts.exit_code())
     finally:
         display.end()
     counts = ", ".join(f"{n} {status}" for status, n in sorted(finished.counts.items()))
