@@ -14,7 +14,7 @@ from diffbench.errors import DiffbenchError
 from diffbench.frontier import Frontier
 from diffbench.launchers import Capacity, Ended, Job, Launcher, Resources
 from diffbench.machine import cores
-from diffbench.planning import Plan, Stage
+from diffbench.planning import CellPlan, Plan, Stage
 from diffbench.store import Damaged, Store
 from diffbench.tries import Failure, Try
 
@@ -68,6 +68,11 @@ class Engine:
         self.failures: Counter[str] = Counter()           # those that count against `run.retries`
         self.rebuilds: Counter[str] = Counter()
         self.batches: dict[str, int] = {}                 # sampling batches halved after out of memory
+        self.measured_for: dict[str, list[CellPlan]] = {} # stage that measures speed -> the cells it does so for
+        for planned in plan.cells:
+            for key in planned.stages.values():
+                if self.stages[key].is_exclusive:
+                    self.measured_for.setdefault(key, []).append(planned)
 
     @property
     def device_kind(self) -> str:
@@ -113,7 +118,21 @@ class Engine:
             stage = self.frontier.take(exclusive=True)
             if stage is None:
                 break
+            reason = self._not_worth_measuring(stage)
+            if reason is not None:
+                self._finish(stage, Outcome(status="blocked", reason=reason))
+                continue
             self._start(stage, launcher)
+
+    def _not_worth_measuring(self, stage: Stage) -> str | None:
+        """Why the speed of what could not even be sampled is not measured; None where some cell has use for it."""
+        reasons = []
+        for planned in self.measured_for[stage.key]:
+            bad = next((o for key in planned.stages.values() if (o := self.outcomes.get(key)) is not None and o.status != "ok"), None)
+            if bad is None:
+                return None
+            reasons.append(bad.reason)
+        return reasons[0]
 
     def _start(self, stage: Stage, launcher: Launcher) -> None:
         claim = self.store.claim(stage.key)
@@ -137,10 +156,10 @@ class Engine:
         tried = Try(stage, self.store.new_attempt(stage, execution), limit=limit, stall=run.stall)
         self.tries[stage.key] += 1
         self.running[stage.key] = tried
-        launcher.submit(Job(id=stage.key, store=self.store.root, attempt=tried.attempt,
-                            resources=Resources(device=self.device_kind, threads=threads, is_exclusive=stage.is_exclusive, seconds=limit)))
         for watcher in self.watchers:
             watcher.started(stage)
+        launcher.submit(Job(id=stage.key, store=self.store.root, attempt=tried.attempt,
+                            resources=Resources(device=self.device_kind, threads=threads, is_exclusive=stage.is_exclusive, seconds=limit)))
 
     def _ended(self, ended: Ended) -> None:
         tried = self.running.pop(ended.id)

@@ -18,7 +18,7 @@ from diffbench.store import Store
 from tests.test_engine import MATRIX, PLUGIN, matrix, run
 
 pytestmark = pytest.mark.slow
-LIGHT = matrix(metrics=[], throughput={"repeats": 3, "batch_size": 1})          # nothing is fitted, nothing is measured
+LIGHT = matrix(metrics=[], throughput={"repeats": 3, "batch_size": 2})          # nothing is fitted, nothing is measured
 
 
 class Notes:
@@ -52,7 +52,7 @@ def of(scheduler, **changes):
 
 
 @pytest.mark.parametrize(("limits", "said"), [({"timeout": {"sample": "2s"}}, "not done within 2 s (run.timeout), stopped"),
-                                              ({"stall": "2s"}, "no progress for 2 s (run.stall), stopped")])
+                                              ({"stall": "6s"}, "no progress for 6 s (run.stall), stopped")])
 def test_a_stage_that_hangs_is_stopped_and_the_rest_goes_on(tmp_path, home, limits, said):
     start = time.monotonic()
     done = run(tmp_path, of([{"ddim": {"steps": 2}}, "hanging"], run=limits), plugins=[PLUGIN])
