@@ -16,6 +16,7 @@ from diffbench import matrix as matrices
 from diffbench.claims import Claims
 from diffbench.engine import Engine, Watcher, check_device
 from diffbench.errors import DiffbenchError
+from diffbench.launchers import Launcher
 from diffbench.machine import environment, git_commit
 from diffbench.planning import Plan, Stage, describe_cell
 from diffbench.registry import Registry, load_registry
@@ -59,26 +60,26 @@ def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None
 
 def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = None, plugins: list[str] | None = None, store: Store | None = None,
             watchers: list[Watcher] | None = None, smoke: bool = False, wait: bool = False,
-            on_ready: Callable[[Engine], None] = lambda engine: None) -> Finished:
+            on_ready: Callable[[Engine], None] = lambda engine: None, make_launcher: Callable[[], Launcher] | None = None) -> Finished:
     """Runs a plan. `on_ready` is told the engine once it knows what is done already; `wait` waits for another run into the same folder."""
+    from diffbench.launchers.local import LocalLauncher
+
     store = store or Store.default()
     folder = Path(out) if out else Path("runs") / (made.matrix.name + ("-smoke" if smoke else ""))
     store.prepare()
     _prepare(folder)
     with _alone_in(folder, wait):
-        return _execute(made, folder, store, jobs, plugins or [], watchers or [], on_ready)
+        return _execute(made, folder, store, jobs, plugins or [], watchers or [], on_ready, make_launcher or LocalLauncher)
 
 
 def _execute(made: Plan, folder: Path, store: Store, jobs: int | None, plugins: list[str], watchers: list[Watcher],
-             on_ready: Callable[[Engine], None]) -> Finished:
-    from diffbench.launchers.local import LocalLauncher
-
+             on_ready: Callable[[Engine], None], make_launcher: Callable[[], Launcher]) -> Finished:
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     facts = _facts(made, started)
     rows = Rows(made, store, folder, facts)
     rows.start()
     _describe_run(made, folder)
-    engine = Engine(made, store, LocalLauncher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, plugins=plugins)
+    engine = Engine(made, store, make_launcher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, plugins=plugins)
     try:
         engine.find_done()
         on_ready(engine)

@@ -229,13 +229,16 @@ class _EntryPoints:
     @hookimpl
     def diffbench_components(self, kinds: dict[str, Kind]) -> list[Ref]:
         refs: dict[tuple[str, str, str], Ref] = {}
+        editable: dict[str, bool] = {}                    # by distribution: a file each to read
         for kind in kinds.values():
             for point in source.entry_points(kind.group):
                 if not source.is_name(point.name):
                     self.problems.append(PluginProblem(point.dist.name, f"{kind.name} {point.name!r} is left out: a name is [a-z][a-z0-9_]{{0,63}}"))
                     continue
-                ref = Ref(kind=kind.name, name=point.name, target=point.value, distribution=point.dist.name,
-                          version=point.dist.version, is_editable=source.is_editable(point.dist))
+                owner = point.dist.name
+                if owner not in editable:
+                    editable[owner] = source.is_editable(point.dist)
+                ref = Ref(kind=kind.name, name=point.name, target=point.value, distribution=owner, version=point.dist.version, is_editable=editable[owner])
                 refs[kind.name, point.name, point.dist.name] = ref
         return list(refs.values())
 

@@ -201,11 +201,15 @@ def write_tables(folder: Path) -> pandas.DataFrame:
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False, write_page_checksum=True)
     write_atomically(folder / "results.parquet", parquet.getvalue())
-    safe = table.copy()
-    # A spreadsheet would run a cell that begins like a formula; reasons are the only free text.
-    safe["reason"] = safe["reason"].map(lambda r: f"'{r}" if isinstance(r, str) and r[:1] in "=+-@" and r else r)
-    write_atomically(folder / "results.csv", safe.to_csv(index=False).encode())
+    write_atomically(folder / "results.csv", csv_of(table))
     return table
+
+
+def csv_of(table: pandas.DataFrame) -> bytes:
+    """results.csv: a spreadsheet would run a cell that begins like a formula, and reasons are the only free text."""
+    safe = table.copy()
+    safe["reason"] = safe["reason"].map(lambda r: f"'{r}" if isinstance(r, str) and r[:1] in "=+-@" and r else r)
+    return safe.to_csv(index=False).encode()
 
 
 def floors(plan: Plan, store: Store, engine: Engine) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -38,10 +39,21 @@ def is_name(name: str) -> bool:
 def entry_points(group: str) -> Iterator[importlib.metadata.EntryPoint]:
     """The entry points of a group, in an order that does not depend on the file system."""
     seen = set()
-    for point in sorted(importlib.metadata.entry_points(group=group), key=lambda p: (p.dist.name, p.name)):
+    for point in sorted(_installed(_path_state()).select(group=group), key=lambda p: (p.dist.name, p.name)):
         if (point.dist.name, point.name) not in seen:     # an editable install may be met twice on the path
             seen.add((point.dist.name, point.name))
             yield point
+
+
+@functools.lru_cache(maxsize=1)
+def _installed(state: tuple[tuple[str, int], ...]) -> importlib.metadata.EntryPoints:
+    """All entry points, read once: asking for each group alone opens every distribution's files again."""
+    return importlib.metadata.entry_points()
+
+
+def _path_state() -> tuple[tuple[str, int], ...]:
+    """Changes when a distribution is installed or a folder joins the path."""
+    return tuple((folder, os.stat(folder).st_mtime_ns) for folder in sys.path if os.path.isdir(folder))
 
 
 def is_editable(distribution: importlib.metadata.Distribution) -> bool:

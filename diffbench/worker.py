@@ -6,6 +6,7 @@ It reads its task from the attempt's folder and answers through the store alone:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -96,8 +97,9 @@ class _Progress:
         if now - self.last >= PROGRESS_SECONDS:
             self.last = now
             staging = self.path.with_suffix(".new")
-            staging.write_text(json.dumps({"done": done, "of": of, "figures": figures}))
-            staging.replace(self.path)
+            with contextlib.suppress(OSError):            # for people: a full disk will be noticed where it matters
+                staging.write_text(json.dumps({"done": done, "of": of, "figures": figures}))
+                staging.replace(self.path)
 
 
 if __name__ == "__main__":

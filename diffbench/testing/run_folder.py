@@ -1,0 +1,41 @@
+"""The invariants of a folder of results: what must hold of it after any run, whatever happened to that run or to one before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from diffbench.results import RECORDS, csv_of, load
+from diffbench.store import Damaged, Store
+
+
+def check_run_folder(folder: Path, store_root: Path) -> list[str]:
+    """What is wrong with a finished run, as sentences; an empty list where nothing is.
+
+    Every cell of the plan has its record and no other has; rows that are ok have their artefacts, whole; results.csv is what the
+    records give, byte for byte; no temporary file and no claim is left.
+    """
+    store, problems = Store(store_root), []
+    plan = json.loads((folder / "plan.json").read_bytes())
+    planned = {cell["cell_id"]: cell for cell in plan["cells"]}
+    records = {path.stem: json.loads(path.read_bytes()) for path in (folder / RECORDS).glob("*.json")}
+    if set(records) != set(planned):
+        problems.append(f"{len(planned)} cells are planned and {len(records)} have a record")
+    for cell_id, row in records.items():
+        for role, key in planned.get(cell_id, {"stages": {}})["stages"].items():
+            try:
+                there = store.check(plan["stages"][key]["name"], key)
+            except Damaged as error:
+                problems.append(f"cell {cell_id}: {error}")
+                continue
+            if row["status"] == "ok" and not there:
+                problems.append(f"cell {cell_id} is ok, and its {role} is not in the store")
+    if (folder / "results.csv").read_bytes() != csv_of(load(folder)):
+        problems.append("results.csv is not what the records give")
+    left = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
+    if left:
+        problems.append(f"left behind in the folder: {', '.join(sorted(left))}")
+    claims = store.root / "claims"
+    if claims.is_dir() and any(claims.iterdir()):
+        problems.append(f"claims are left behind: {', '.join(path.name for path in claims.iterdir())}")
+    return problems

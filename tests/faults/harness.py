@@ -1,0 +1,255 @@
+"""Runs of a three-cell matrix in forked processes that have everything imported, so that hundreds of faults can be tried one by one.
+
+`Trial.run` starts a driver, with a fault injected by strace into it or into the workers of one stage, and says how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import diffbench
+from diffbench import api, worker
+from diffbench.launchers import Capacity, Ended, Job, Launcher
+from diffbench.store import Store
+
+MATRIX = {
+    "diffbench": 1, "name": "three", "dataset": "digits",
+    "axes": {"backbone": {"dit": {"patch": 4, "width": 8, "depth": 1, "heads": 1}}, "conditioning": "none",
+             "scheduler": [{"ddim": {"steps": 2}}, {"ddpm": {"steps": 2}}, {"euler_sde": {"steps": 2}}]},
+    "train": {"steps": 100, "batch_size": 4}, "sample": {"count": 20, "batch_size": 10}, "throughput": {"repeats": 3, "batch_size": 2},
+    "extractor": "pixels", "metrics": ["fid"], "run": {"checkpoint": 0.001},
+}
+CLOCKED = re.compile(r"images_per_second|seconds|started_at|peak_memory")
+CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "renameat", "renameat2", "ftruncate", "truncate", "mkdir", "mkdirat", "unlink", "unlinkat")
+LIMIT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to the k-th call of a name, in the driver or in each worker of a stage."""
+
+    role: str                         # "driver" or the name of a stage
+    call: str
+    when: int
+    what: str                         # strace's words: "signal=KILL", "error=ENOSPC", "error=EIO"
+
+    def options(self) -> list[str]:
+        """For strace."""
+        return ["-e", f"trace={self.call}", "-e", f"inject={self.call}:{self.what}:when={self.when}"]
+
+
+@dataclass
+class Trial:
+    """A folder with a store and a run."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, fault: Fault | None = None, trace: bool = False) -> int:
+        """The matrix, from the state the folder is in; the exit code as the command line would give it, negative for a signal."""
+        gate_read, gate_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(gate_write)
+            self._drive(gate_read, fault, trace)
+        os.close(gate_read)
+        tracer = None
+        if fault is not None and fault.role == "driver":
+            tracer = attach(pid, fault.options(), self.folder / "driver.strace")
+        elif trace:
+            tracer = attach(pid, ["-y", "-e", f"trace={','.join(CALLS)}"], self.folder / "driver.strace")
+        os.write(gate_write, b"go")
+        os.close(gate_write)
+        code = wait(pid, LIMIT_SECONDS)
+        if tracer is not None:
+            tracer.wait(timeout=30)
+        return code
+
+    def table(self) -> str:
+        """The results without what a clock says."""
+        table = diffbench.load(self.folder / "out")
+        table = table[[name for name in table.columns if not CLOCKED.search(name)]]
+        return table.to_csv(index=False) + (self.folder / "out" / "fid.md").read_text()
+
+    def points(self) -> list[tuple[str, str, int, str]]:
+        """(role, call, k, path) of every call of the last traced run that touches the folder and changes what lies there."""
+        found = []
+        for log in sorted(self.folder.glob("*.strace")):
+            counts: dict[str, int] = {}
+            for line in log.read_text(errors="replace").splitlines():
+                match = re.match(r"(?:\d+\s+)?(\w+)\(", line)
+                if match is None or match[1] not in CALLS:
+                    continue
+                call = match[1]
+                counts[call] = counts.get(call, 0) + 1
+                if str(self.folder) in line and (call != "openat" or re.search(r"O_WRONLY|O_RDWR|O_CREAT", line)):
+                    found.append((log.stem.partition("-")[0], call, counts[call], _kind_of_path(line, str(self.folder))))
+        return sorted(set(found))
+
+    def _drive(self, gate: int, fault: Fault | None, trace: bool) -> None:
+        """In the driver's process; never returns."""
+        code = 1
+        try:
+            os.setsid()
+            os.read(gate, 2)
+            log = os.open(self.folder / "driver.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            made = diffbench.plan(MATRIX, device="cpu")
+            launcher = ForkLauncher(self.folder, fault, trace)
+            finished = api.execute(made, out=self.folder / "out", store=Store(self.folder / "home"), make_launcher=lambda: launcher)
+            code = 0 if finished.is_complete else 1
+        except diffbench.DiffbenchError as error:
+            print(error)
+            code = 2
+        except BaseException:  # noqa: BLE001  said in driver.txt, and by the code
+            traceback.print_exc()
+            code = 70
+        finally:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(code)
+
+
+class ForkLauncher(Launcher):
+    """Forks workers from the driver itself, where everything is imported; strace is attached to those a fault is meant for."""
+
+    def __init__(self, folder: Path, fault: Fault | None, trace: bool):
+        self.folder, self.fault, self.trace = folder, fault, trace
+        self.pids: dict[int, str] = {}
+
+    def capacity(self, device: str, widest: int, jobs: int | None) -> Capacity:
+        return Capacity(slots=2, threads=1, machines=1)
+
+    def submit(self, job: Job) -> None:
+        stage = json.loads((job.attempt / "task.json").read_bytes())["stage"]
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)                  # PR_SET_PDEATHSIG: it ends with its driver
+                if self.fault is not None and self.fault.role == stage:
+                    attach(os.getpid(), self.fault.options(), Path(os.devnull))
+                elif self.trace:
+                    attach(os.getpid(), ["-y", "-e", f"trace={','.join(CALLS)}"], self.folder / f"{stage}-{os.getpid()}.strace")
+                log = os.open(job.attempt / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                torch.set_num_threads(1)
+                code = worker.run(str(job.store), str(job.attempt))
+            finally:
+                os._exit(code)
+        self.pids[pid] = job.id
+
+    def poll(self, seconds: float) -> list[Ended]:
+        end = time.monotonic() + seconds
+        while True:
+            found = []
+            for pid in list(self.pids):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    found.append(Ended(id=self.pids.pop(pid), code=os.waitstatus_to_exitcode(status)))
+            if found or time.monotonic() > end:
+                return found
+            time.sleep(0.005)
+
+    def cancel(self, id: str) -> None:
+        for pid, job in self.pids.items():
+            if job == id:
+                os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        for pid in self.pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self.pids = {}
+
+
+def preload() -> None:
+    """Imports all that a run imports, and runs the matrix's stages once in a child, whose import list is then imported here too."""
+    import sklearn.datasets
+
+    from diffbench import results, stages  # noqa: F401
+    from diffbench.report import grids, tables  # noqa: F401
+
+    torch.set_num_threads(1)
+    sklearn.datasets.load_digits()
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    torch.optim.AdamW([parameter], fused=True)
+    import pandas
+    import pyarrow.parquet  # noqa: F401
+
+    pandas.DataFrame({"a": [1]}).to_parquet(io.BytesIO())
+
+
+def attach(pid: int, options: list[str], log: Path) -> subprocess.Popen:
+    """strace on one thread, from the moment this returns."""
+    tracer = subprocess.Popen(["strace", "-qq", "-p", str(pid), "-o", str(log), *options], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    status = Path(f"/proc/{pid}/status")
+    deadline = time.monotonic() + 10
+    while "TracerPid:\t0" in status.read_text():
+        if tracer.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"strace cannot attach to {pid}")
+        time.sleep(0.001)
+    return tracer
+
+
+def wait(pid: int, seconds: float) -> int:
+    """The exit code of a child; it is killed, and said to hang, when it takes longer."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)            # workers that a killed driver left
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise TimeoutError(f"a run did not end within {seconds:g} s")
+
+
+def can_trace() -> str | None:
+    """Why strace cannot be used here, or None."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(30)
+        os._exit(0)
+    try:
+        attach(pid, ["-e", "trace=fsync"], Path(os.devnull))
+    except RuntimeError as error:
+        return f"{error}: tracing is not allowed here"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return None
+
+
+def _kind_of_path(line: str, root: str) -> str:
+    """The file a call is about, random parts left out: what tells one point from another of its kind."""
+    path = line.partition(root)[2]
+    path = re.split(r"[\"'>,)]", path)[0]
+    path = re.sub(r"[0-9a-f]{16,}", "KEY", path)
+    path = re.sub(r"/[0-9a-f]{2}/", "/KK/", path)
+    path = re.sub(r"\.[0-9a-z_]+-[0-9a-z_]{8}\b|[0-9a-f]{8}-\w{8}", "TEMP", path)
+    return re.sub(r"\d+", "N", path)
