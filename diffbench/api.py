@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffbench import interrupts, planning
+from diffbench import interrupts
 from diffbench import matrix as matrices
 from diffbench.claims import Claims
 from diffbench.engine import Engine, Watcher, check_device
 from diffbench.errors import DiffbenchError
+from diffbench.graph import make_plan
 from diffbench.launchers import Launcher
 from diffbench.machine import environment, git_commit
 from diffbench.planning import Plan, Stage, describe_cell
@@ -47,7 +48,7 @@ def plan(matrix: str | Path | Mapping[str, Any], *, device: str = "auto", plugin
     """The plan of a matrix: a path to its file or a mapping. Raises MatrixError with every mistake, DataError where data are missing."""
     registry = registry or load_registry(plugins)
     loaded = matrices.load(matrix, registry, changes=changes, only=only, max_cells=max_cells, smoke=smoke)
-    return planning.make_plan(loaded, registry, check_device(device))
+    return make_plan(loaded, registry, check_device(device))
 
 
 def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None, device: str = "auto", jobs: int | None = None, plugins: Iterable[str] = (),
@@ -143,7 +144,7 @@ def _facts(made: Plan, started: str) -> dict[str, Any]:
 def _describe_run(made: Plan, folder: Path) -> None:
     """The matrix, its plan and the environment, beside the results."""
     registry = made.registry
-    cells = [{"cell_id": p.cell_id, "skipped": p.skipped, "stages": p.stages, "cell": describe_cell(p.cell, registry)} for p in made.cells]
+    cells = [{"cell_id": p.cell_id, "skipped": p.skipped, "stages": p.stages, "cell": describe_cell(p.cell, made.names)} for p in made.cells]
     content = {"summary": made.summary(), "cells": cells, "extractor": label(made.matrix.extractor, registry), "stages": {
         key: {"name": s.name, "label": s.label, "parents": s.parents} for key, s in made.needed().items()}}
     facts = environment(made.device)

@@ -6,12 +6,12 @@ import math
 from dataclasses import fields, replace
 from typing import Any
 
-from diffbench import rules, source, yaml_file
-from diffbench.errors import DiffbenchError, MatrixError, OptionError, UnknownComponent, did_you_mean
+from diffbench import rules, source
+from diffbench.errors import DiffbenchError, OptionError, UnknownComponent, did_you_mean
 from diffbench.matrix import BLOCKS, KEYS, SCHEMA, VARIABLE_BLOCKS, Cell, Excluded, Matrix
-from diffbench.options import unknown_option
+from diffbench.options import Options, unknown_option
 from diffbench.settings import Report
-from diffbench.specs import Path, Reader, digest
+from diffbench.specs import Names, Path, Reader, digest
 
 SMOKE_TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 8}
 SMOKE_SAMPLE: dict[str, Any] = {"count": 8, "batch_size": 8}
@@ -24,6 +24,7 @@ class Expansion:
     def __init__(self, data: Any, reader: Reader, max_cells: int, only: tuple[str, ...], smoke: bool):
         self.data = data if isinstance(data, dict) else {}
         self.reader, self.registry, self.max_cells, self.only, self.smoke = reader, reader.registry, max_cells, only, smoke
+        self._replaced: dict[tuple[int, str, int], tuple[Any, ...]] = {}
         self.axis_kinds = [k.name for k in self.registry.kinds.values() if k.axis]
         if not isinstance(data, dict):
             reader.fault((), f"a matrix is a mapping that begins with 'diffbench: {SCHEMA}', got {data!r}")
@@ -43,11 +44,12 @@ class Expansion:
         chosen, excluded = self._exclude(product)
         if self.smoke:
             blocks["throughput"] = replace(blocks["throughput"], **SMOKE_THROUGHPUT)
-        points = self._chosen_only(chosen + self._include(axes))
+        points = rules.chosen_only(chosen + self._include(axes), self.only, self.registry)
         cells = [self._cell(point, blocks) for point in points]
         if self.reader.problems:
             return None
-        ids = [digest(cell.identity(self.registry))[:12] for cell in cells]
+        names = Names(self.registry)
+        ids = [digest(cell.identity(names))[:12] for cell in cells]
         first = {cell_id: i for i, cell_id in reversed(list(enumerate(ids)))}
         kept = [i for i, cell_id in enumerate(ids) if first[cell_id] == i or cells[first[cell_id]] != cells[i]]
         return Matrix(name=self.data.get("name", "matrix"), cells=tuple(cells[i] for i in kept), cell_ids=_unique([ids[i] for i in kept]),
@@ -246,21 +248,6 @@ class Expansion:
             points.append(point)
         return points
 
-    def _chosen_only(self, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        for condition in self.only:
-            key, equals, text = condition.partition("=")
-            if not equals or (points and not rules.is_known(key, points[0])):
-                known = ", ".join(points[0]) if points else ""
-                raise MatrixError([f"--only {condition}: write AXIS=VALUE with an axis of this matrix: {known}"])
-            wanted = yaml_file.parse(text, f"--only {key}").data
-            try:
-                points = [p for p in points if rules.is_known(key, p) and rules.matches(p, key, wanted, self.registry)]
-            except UnknownComponent as error:
-                raise MatrixError([f"--only {condition}: {error}"]) from None
-            if not points:
-                raise MatrixError([f"--only {condition}: no cell is left"])
-        return points
-
     def _cell(self, point: dict[str, Any], blocks: dict[str, Any]) -> Cell | None:
         """A point as a cell: dotted keys change options of its components and settings."""
         values = {name: value for name, value in point.items() if "." not in name}
@@ -269,20 +256,29 @@ class Expansion:
             owner, _, option = name.partition(".")
             try:
                 if owner in settings and option:
-                    settings[owner] = replace(settings[owner], **{option: value})
+                    settings[owner] = self._with(settings[owner], option, value)
                 elif option:
-                    values[owner] = replace(values[owner], **{option: value})
+                    values[owner] = self._with(values[owner], option, value)
             except OptionError as error:
                 self.reader.fault(("together",), f"{name}: {error}")
         if self.smoke:
-            values["scheduler"] = replace(values["scheduler"], steps=max(2, values["scheduler"].min_steps))
-            settings = {"train": replace(settings["train"], **SMOKE_TRAIN), "sample": replace(settings["sample"], **SMOKE_SAMPLE)}
+            values["scheduler"] = self._with(values["scheduler"], "steps", max(2, values["scheduler"].min_steps))
+            for block, smaller in (("train", SMOKE_TRAIN), ("sample", SMOKE_SAMPLE)):
+                for option, value in smaller.items():
+                    settings[block] = self._with(settings[block], option, value)
         wanted = [f.name for f in fields(Cell) if f.name not in settings]
         missing = [name for name in wanted if values.get(name) is None]
         if missing:                                       # an included cell that is silent about what changes in step elsewhere
             self.reader.fault(("include",), f"an included cell must also name its {', '.join(missing)}")
             return None
         return Cell(**{name: values[name] for name in wanted}, **settings)
+
+    def _with(self, options: Options, name: str, value: Any) -> Any:
+        """Options with one of them changed, made and checked once for all cells that ask for it."""
+        key = (id(options), name, id(value))
+        if key not in self._replaced:
+            self._replaced[key] = (replace(options, **{name: value}), options, value)         # kept, so that their ids stay their own
+        return self._replaced[key][0]
 
     def _report(self, report: Report) -> Report:
         known = [*self.axis_kinds, "seed", "steps", "guidance_scale"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path as FilePath
@@ -13,7 +14,7 @@ from diffbench.errors import MatrixError
 from diffbench.options import Options
 from diffbench.registry import Registry
 from diffbench.settings import Report, Run, Sample, Throughput, Train, settings_json
-from diffbench.specs import Reader, identity
+from diffbench.specs import Names, Reader
 
 if TYPE_CHECKING:
     from diffbench.contracts import (
@@ -54,12 +55,17 @@ class Cell:
 
     def components(self) -> dict[str, Any]:
         """Its components by kind, in the order of the result table."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("train", "sample", "seed")}
+        return {name: getattr(self, name) for name in _component_kinds()}
 
-    def identity(self, registry: Registry) -> dict[str, Any]:
+    def identity(self, names: Names) -> dict[str, Any]:
         """What makes two cells the same."""
-        parts = {kind: identity(c, registry, ("training", "sampling", "measuring")) for kind, c in self.components().items()}
+        parts = {kind: names.identity(c, "training", "sampling", "measuring") for kind, c in self.components().items()}
         return parts | {"train": settings_json(self.train, identity=True), "sample": settings_json(self.sample, identity=True), "seed": self.seed}
+
+
+@functools.cache
+def _component_kinds() -> tuple[str, ...]:
+    return tuple(f.name for f in fields(Cell) if f.name not in ("train", "sample", "seed"))
 
 
 @dataclass(frozen=True, kw_only=True)

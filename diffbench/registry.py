@@ -95,6 +95,7 @@ class Registry:
         for ref in (*chain.from_iterable(self.answers("diffbench_components", kinds=self.kinds)), *_session.values()):
             self._refs[ref.kind].append(ref)
         self._classes: dict[type, Ref] = {}
+        self._meant: dict[tuple[str, str], Ref] = {}      # what `find` found
 
     def refs(self, kind: str) -> list[Ref]:
         """All components of a kind, built-ins first, then by full name."""
@@ -102,6 +103,8 @@ class Registry:
 
     def find(self, kind: str, name: str) -> Ref:
         """The component a user means: full name, bare name while unambiguous, or alias; '-' reads as '_'."""
+        if (kind, name) in self._meant:
+            return self._meant[kind, name]
         wanted = _folded(name)
         refs = self.refs(kind)
         found = [r for r in refs if _folded(r.full_name) == wanted] or [r for r in refs if _folded(r.name) == wanted]
@@ -112,6 +115,7 @@ class Registry:
         if len(found) > 1:
             offers = ", ".join(f"{r.full_name} ({r.origin})" for r in found)
             raise UnknownComponent(f"{len(found)} packages offer a {spaced} named {name!r}: {offers}. Use the full name, or uninstall one of them")
+        self._meant[kind, name] = found[0]
         return found[0]
 
     def load(self, ref: Ref) -> type:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from diffbench import yaml_file
+from diffbench.errors import MatrixError, UnknownComponent
 from diffbench.registry import Registry
 
 Point = dict[str, Any]                # axis -> component, seed or setting: a cell before it is built
@@ -29,6 +32,23 @@ def matches(point: Point, key: str, wanted: Any, registry: Registry) -> bool:
     name, options = next(iter(wanted.items())) if isinstance(wanted, dict) and len(wanted) == 1 else (wanted, {})
     same = registry.find(key, str(name)) == registry.ref_of(value)
     return same and all(_has(value, o, w) for o, w in (options or {}).items())
+
+
+def chosen_only(points: list[Point], conditions: Iterable[str], registry: Registry) -> list[Point]:
+    """The points that meet every 'AXIS=VALUE' of --only; raises MatrixError for a condition that is none or leaves nothing."""
+    for condition in conditions:
+        key, equals, text = condition.partition("=")
+        if not equals or (points and not is_known(key, points[0])):
+            known = ", ".join(points[0]) if points else ""
+            raise MatrixError([f"--only {condition}: write AXIS=VALUE with an axis of this matrix: {known}"])
+        wanted = yaml_file.parse(text, f"--only {key}").data
+        try:
+            points = [p for p in points if is_known(key, p) and matches(p, key, wanted, registry)]
+        except UnknownComponent as error:
+            raise MatrixError([f"--only {condition}: {error}"]) from None
+        if not points:
+            raise MatrixError([f"--only {condition}: no cell is left"])
+    return points
 
 
 def _has(component: Any, option: str, wanted: Any) -> bool:

@@ -96,21 +96,18 @@ def _bases(tree: ast.ClassDef, module: ast.Module, target: str) -> list[str]:
     return found
 
 
-def code_hash(module: str) -> str:
-    """SHA-256 of a module's source without comments and docstrings, and of what it imports from its own package: what a
+def code_hash(*modules: str) -> str:
+    """SHA-256 of the source of modules without comments and docstrings, and of what they import from their own package: what a
     component under development is cached by."""
     whole = hashlib.sha256()
-    for _, tree in sorted(_with_its_helpers(module).items()):
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
-                node.body[0].value.value = ""
-        whole.update(f"{ast.dump(tree)}\0".encode())
+    for _, code in sorted({name: code for module in modules for name, code in _with_its_helpers(module).items()}.items()):
+        whole.update(code)
     return whole.hexdigest()
 
 
-def _with_its_helpers(module: str) -> dict[str, ast.Module]:
-    """The syntax trees of a module and of the modules of its own package that it imports, directly or not."""
-    found: dict[str, ast.Module] = {}
+def _with_its_helpers(module: str) -> dict[str, bytes]:
+    """The code of a module and of the modules of its own package that it imports, directly or not."""
+    found: dict[str, bytes] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
@@ -119,15 +116,29 @@ def _with_its_helpers(module: str) -> dict[str, ast.Module]:
             raise BrokenComponent(f"the source of {module} cannot be read, so its results cannot be told apart from those of another version")
         if path is None:
             continue
-        found[name] = ast.parse(path.read_text(encoding="utf-8"))
-        waiting += [node.module for node in ast.walk(found[name]) if isinstance(node, ast.ImportFrom) and _is_sibling(node, module)]
+        found[name], imported = _code(path.read_text(encoding="utf-8"))
+        waiting += [other for other in imported if _is_sibling(other, module)]
     return found
 
 
-def _is_sibling(node: ast.ImportFrom, module: str) -> bool:
-    """Whether an import statement names a module of the same distribution's package."""
+@functools.lru_cache(maxsize=4096)
+def _code(text: str) -> tuple[bytes, tuple[str, ...]]:
+    """(a source's syntax tree without comments and docstrings, the modules it imports from by full name).
+
+    Remembered by the text itself: the same file is asked about by many components, and an edit is seen at once.
+    """
+    tree = ast.parse(text)
+    imported = tuple(node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body[0].value.value = ""
+    return f"{ast.dump(tree)}\0".encode(), imported
+
+
+def _is_sibling(other: str, module: str) -> bool:
+    """Whether an imported module belongs to the same distribution's package."""
     package = module.partition(".")[0]
-    return not node.level and node.module is not None and node.module.startswith(f"{package}.") and package != "diffbench"
+    return other.startswith(f"{package}.") and package != "diffbench"
 
 
 def run_file(path: str) -> None:

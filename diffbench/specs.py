@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -178,6 +179,39 @@ def label(component: Any, registry: Registry) -> str:
             shown.append(f"{f.name}={label(value, registry) if hasattr(value, 'component_name') else _compact(value)}")
     name = registry.ref_of(component).full_name
     return f"{name}({', '.join(shown)})" if shown else name
+
+
+class Names:
+    """Descriptions, identities and labels of components, each worked out once for a component of one plan.
+
+    By the object, not by its value: 1 and 1.0 are equal in Python and differ in JSON.
+    """
+
+    def __init__(self, registry: Registry):
+        self.registry = registry
+        self._known: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def describe(self, component: Any) -> dict[str, Any]:
+        """See `describe`."""
+        return self._once(describe, component)
+
+    def identity(self, component: Any, *halves: str) -> dict[str, Any]:
+        """See `identity`."""
+        return self._once(identity, component, halves)
+
+    def label(self, component: Any) -> str:
+        """See `label`."""
+        return self._once(label, component)
+
+    def full(self, component: Any) -> str:
+        """Its full name."""
+        return self.registry.ref_of(component).full_name
+
+    def _once(self, function: Callable[..., Any], component: Any, *more: Any) -> Any:
+        key = (function, id(component), *more)
+        if key not in self._known:
+            self._known[key] = (function(component, self.registry, *more), component)     # kept, so that its id stays its own
+        return self._known[key][0]
 
 
 def canonical(content: Any) -> str:

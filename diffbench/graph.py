@@ -1,0 +1,186 @@
+"""From cells to stages: what each stage depends on, and so its key. Parts that cells share are worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffbench.errors import DataError
+from diffbench.machine import fingerprint
+from diffbench.matrix import Cell, Matrix
+from diffbench.planning import CellPlan, Plan, Stage, describe_cell
+from diffbench.registry import Registry
+from diffbench.settings import settings_json
+from diffbench.specs import Names, digest
+
+# Raised when a stage's own code changes what it computes; it is part of every key.
+VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 2, "sample": 2, "features": 1, "evaluate": 1, "throughput": 1}
+JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
+EXTRACTOR_SEED = 0
+GUIDE_SEED = 2                        # nor may the classifier that guides
+TRAINING_PARTS = ("backbone", "noise_schedule", "parameterization", "objective", "conditioning")
+
+
+def make_plan(matrix: Matrix, registry: Registry, device: str) -> Plan:
+    """The plan of a matrix on a device ("cpu" or "cuda:0"); raises DataError where data are missing."""
+    plan = Plan(matrix=matrix, registry=registry, device=device)
+    builder = _Builder(plan)
+    for cell_id, cell in zip(matrix.cell_ids, matrix.cells, strict=True):
+        builder.content_of(cell)                          # before anything else: missing data are a mistake, not a skipped row
+        planned = CellPlan(cell_id, cell, skipped=builder.why_not(cell))
+        plan.cells.append(planned)
+        if planned.skipped is None:
+            planned.stages = builder.stages_of(cell)
+    registry.answers("diffbench_modify_plan", plan=plan)
+    return plan
+
+
+def why_not(cell: Cell, matrix: Matrix, names: Names) -> str | None:
+    """Why a cell cannot work, or None: first what does not fit together, then what a component refuses."""
+    missing = cell.conditioning.ports - cell.backbone.ports
+    if missing:
+        has = ", ".join(sorted(cell.backbone.ports)) or "no socket"
+        return f"{names.label(cell.conditioning)} fills the socket {', '.join(sorted(missing))}, and {names.full(cell.backbone)} has {has}"
+    # The spacing first: others ask it for its times, which it may not have for this schedule.
+    for component in (cell.spacing, *cell.components().values(), *((matrix.extractor,) if matrix.metrics else ())):
+        reason = component.why_not(cell)
+        if reason:
+            return reason
+    return None
+
+
+class _Builder:
+    """Adds the stages of one cell after another; equal ones fall together by their keys.
+
+    A matrix builds each component once and its cells share them, so what depends on some parts of a cell is remembered by these
+    parts themselves. By the object, not by its value: 1 and 1.0 are equal in Python and differ in JSON.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan, self.matrix, self.names = plan, plan.matrix, plan.names
+        self.fingerprints: dict[Any, str] = {}
+        self.remembered: dict[tuple[Any, ...], Any] = {}
+
+    def why_not(self, cell: Cell) -> str | None:
+        """Why a cell cannot work; asked once for cells that differ in the seed alone."""
+        return self._once(lambda: why_not(cell, self.matrix, self.names), "why_not", *cell.components().values(), cell.train, cell.sample)
+
+    def stages_of(self, cell: Cell) -> dict[str, str]:
+        """The keys of a cell's stages by their role; stages that are new join the plan."""
+        described = {"cell": describe_cell(cell, self.names)}
+        training_half = (*(getattr(cell, kind) for kind in ("dataset", *TRAINING_PARTS)), cell.train)
+        train = self._once(lambda: self._train(cell, described), "train", *training_half, cell.seed)
+        sample = self._sample(cell, described, train)
+        stages = {"train": train, "sample": sample}
+        if self._metrics(cell):
+            stages |= self._measured(cell, sample)
+        return stages | self._once(lambda: self._throughput(cell, described), "throughput", *training_half, cell.scheduler, cell.sample)
+
+    def _train(self, cell: Cell, described: dict[str, Any]) -> str:
+        parts = {kind: self.names.identity(getattr(cell, kind), "training") for kind in TRAINING_PARTS}
+        content = {"dataset": self.content_of(cell), **parts, "train": settings_json(cell.train, identity=True), "seed": cell.seed}
+        shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.parameterization, cell.conditioning))]
+        return self._add("train", content, described, {}, f"{', '.join(shown)}, seed {cell.seed}")
+
+    def _sample(self, cell: Cell, described: dict[str, Any], train: str) -> str:
+        sampling = {kind: self.names.identity(getattr(cell, kind), "training", "sampling") for kind in ("conditioning", "spacing", "scheduler")}
+        parents = {"train": train}
+        if cell.conditioning.needs_classifier:
+            parents["noisy_classifier"] = self._once(lambda: self._noisy_classifier(cell), "noisy_classifier", cell.dataset, cell.noise_schedule)
+        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}
+        return self._add("sample", content, described, parents, self._sample_label(cell))
+
+    def _noisy_classifier(self, cell: Cell) -> str:
+        content = {"dataset": self.content_of(cell), "noise_schedule": self.names.identity(cell.noise_schedule, "training"), "seed": GUIDE_SEED}
+        task = {"dataset": self.names.describe(cell.dataset), "noise_schedule": self.names.describe(cell.noise_schedule), "seed": GUIDE_SEED}
+        shown = f"{self.names.full(cell.dataset)} under {self.names.label(cell.noise_schedule)}"
+        return self._add("noisy_classifier", content, task, {}, shown)
+
+    def _measured(self, cell: Cell, sample: str) -> dict[str, str]:
+        metrics, extractor = self._metrics(cell), self.matrix.extractor
+        eyes, reference, task = self._once(lambda: self._reference(cell), "reference", cell.dataset, any(m.needs_judge for m in metrics))
+        shown = self._sample_label(cell)
+        features = self._add("features", {"sample": sample, **eyes}, task, {"sample": sample, **eyes}, shown)
+        stages = {"features": features}
+        for metric in metrics:
+            column = metric.column(extractor)
+            measured = {"metric": self.names.identity(metric, "measuring"), "reference": reference}
+            task = self._once(lambda metric=metric: {"metric": self.names.describe(metric)}, "metric", metric)
+            stages[f"evaluate:{column}"] = self._add("evaluate", {"features": features, **measured}, task,
+                                                     {"features": features, "reference": reference}, f"{column} of {shown}")
+            self._once(lambda measured=measured, task=task, column=column: self._floor(cell, measured, task, column), "floor", cell.dataset, metric, reference)
+        return stages
+
+    def _reference(self, cell: Cell) -> tuple[dict[str, str], str, dict[str, Any]]:
+        """Extractor and, where a metric needs one, judge; what they see in the real images; the task that names both."""
+        dataset, extractor, shown = self.content_of(cell), self.matrix.extractor, self.names.full(cell.dataset)
+        data = {"dataset": self.names.describe(cell.dataset)}
+        task = data | {"extractor": self.names.describe(extractor)}
+        content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED}
+        eyes = {"extractor": self._add("extractor", content, task | {"seed": EXTRACTOR_SEED}, {}, shown)}
+        if any(m.needs_judge for m in self._metrics(cell)):
+            eyes["classifier"] = self._add("classifier", {"dataset": dataset, "seed": JUDGE_SEED}, data | {"seed": JUDGE_SEED}, {}, f"judge for {shown}")
+        return eyes, self._add("reference", {"dataset": dataset, **eyes}, task, eyes, shown), task
+
+    def _floor(self, cell: Cell, measured: dict[str, Any], task: dict[str, Any], column: str) -> None:
+        self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = self._add(
+            "evaluate", {"features": "held_out", **measured}, task, {"reference": measured["reference"]}, f"{column} of held-out real images")
+
+    def _throughput(self, cell: Cell, described: dict[str, Any]) -> dict[str, str]:
+        settings = settings_json(self.matrix.throughput)
+        around = {"image_shape": list(cell.dataset.image_shape), "classes": cell.dataset.classes, "condition_shape": cell.dataset.condition_shape,
+                  "throughput": settings, "machine": fingerprint(self.plan.device),
+                  "backbone": self.names.identity(cell.backbone, "training"), "precision": cell.train.precision,
+                  "parameterization": self.names.identity(cell.parameterization, "training")}
+        training = around | {"of": "training", "objective": self.names.identity(cell.objective, "training"), "batch_size": cell.train.batch_size,
+                             "conditioning": self.names.identity(cell.conditioning, "training")}
+        costs = self._once(cell.conditioning.costs_as, "costs", cell.conditioning)
+        sampling = around | {"of": "sampling", "conditioning": self.names.identity(costs, "training", "sampling"), "clip": cell.sample.clip,
+                             "scheduler": self.names.identity(cell.scheduler, "sampling")}
+        backbone, task = self.names.label(cell.backbone), described | {"throughput": settings}
+        shown = f"{self.names.label(cell.scheduler)} on {backbone}, {self.names.label(cell.conditioning)}"
+        return {
+            "throughput:training": self._add("throughput", training, task | {"of": "training"}, {}, f"training {backbone}"),
+            "throughput:sampling": self._add("throughput", sampling, task | {"of": "sampling"}, {}, shown),
+        }
+
+    def content_of(self, cell: Cell) -> dict[str, Any]:
+        """The identity of a cell's data set, its content included; raises DataError where it is missing or damaged."""
+        return self._once(lambda: self._content(cell.dataset), "content", cell.dataset)
+
+    def _content(self, dataset: Any) -> dict[str, Any]:
+        if dataset not in self.fingerprints:
+            try:
+                self.fingerprints[dataset] = dataset.fingerprint()
+            except OSError as error:
+                raise DataError(f"dataset {self.names.full(dataset)}: {error}") from error
+        return self.names.identity(dataset, "training") | {"content": self.fingerprints[dataset]}
+
+    def _metrics(self, cell: Cell) -> list[Any]:
+        """The metrics that apply to a cell; a note in the plan for each that does not."""
+        return self._once(lambda: [m for m in self.matrix.metrics if self._applies(m, cell)], "metrics", *cell.components().values(), cell.train, cell.sample)
+
+    def _applies(self, metric: Any, cell: Cell) -> bool:
+        reason = metric.why_not(cell)
+        note = f"{metric.component_name()} is not measured: {reason}"
+        if reason and note not in self.plan.notes:
+            self.plan.notes.append(note)
+        return reason is None
+
+    def _sample_label(self, cell: Cell) -> str:
+        shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.conditioning, cell.scheduler))]
+        return f"{', '.join(shown)}, seed {cell.seed}"
+
+    def _add(self, name: str, content: dict[str, Any], task: dict[str, Any], parents: dict[str, str], shown: str) -> str:
+        whole = {"stage": name, "schema": VERSIONS[name], **content}
+        key = digest(whole)
+        if key not in self.plan.stages:
+            self.plan.stages[key] = Stage(name, key, whole, task, parents, shown)
+        return key
+
+    def _once(self, make: Callable[[], Any], what: str, *parts: Any) -> Any:
+        """What `make` gives, made once for the same parts; every part lives as long as the matrix."""
+        key = (what, *map(id, parts))
+        if key not in self.remembered:
+            self.remembered[key] = make()
+        return self.remembered[key]
