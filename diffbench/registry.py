@@ -185,12 +185,12 @@ class Registry:
     def _load_hook_plugins(self) -> None:
         """One by one: pluggy's own loader stops at the first broken package and keeps one of two that share a name."""
         for point in source.entry_points("diffbench"):
-            label = f"{point.dist.name}:{point.name}"
+            label = f"{point.distribution}:{point.name}"
             try:
                 plugin = point.load()
                 self.hooks.register(plugin, name=label)
             except Exception as error:  # noqa: BLE001
-                self.problems.append(PluginProblem(point.dist.name, f"plug-in {label} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"))
+                self.problems.append(PluginProblem(point.distribution, f"plug-in {label} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"))
                 continue
             try:
                 self.hooks.check_pending()
@@ -233,17 +233,14 @@ class _EntryPoints:
     @hookimpl
     def diffbench_components(self, kinds: dict[str, Kind]) -> list[Ref]:
         refs: dict[tuple[str, str, str], Ref] = {}
-        editable: dict[str, bool] = {}                    # by distribution: a file each to read
         for kind in kinds.values():
             for point in source.entry_points(kind.group):
                 if not source.is_name(point.name):
-                    self.problems.append(PluginProblem(point.dist.name, f"{kind.name} {point.name!r} is left out: a name is [a-z][a-z0-9_]{{0,63}}"))
+                    self.problems.append(PluginProblem(point.distribution, f"{kind.name} {point.name!r} is left out: a name is [a-z][a-z0-9_]{{0,63}}"))
                     continue
-                owner = point.dist.name
-                if owner not in editable:
-                    editable[owner] = source.is_editable(point.dist)
-                ref = Ref(kind=kind.name, name=point.name, target=point.value, distribution=owner, version=point.dist.version, is_editable=editable[owner])
-                refs[kind.name, point.name, point.dist.name] = ref
+                ref = Ref(kind=kind.name, name=point.name, target=point.value, distribution=point.distribution, version=point.version,
+                          is_editable=point.is_editable)
+                refs[kind.name, point.name, point.distribution] = ref
         return list(refs.values())
 
 
