@@ -13,7 +13,7 @@ from typing import Any
 
 from diffbench import interrupts
 from diffbench import matrix as matrices
-from diffbench.claims import Claims
+from diffbench.claims import Claims, sweep
 from diffbench.engine import Engine, Watcher, check_device
 from diffbench.errors import DiffbenchError
 from diffbench.graph import make_plan
@@ -52,11 +52,12 @@ def plan(matrix: str | Path | Mapping[str, Any], *, device: str = "auto", plugin
 
 
 def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None, device: str = "auto", jobs: int | None = None, plugins: Iterable[str] = (),
-        changes: Iterable[str] = (), smoke: bool = False, store: Store | None = None, watchers: Iterable[Watcher] = ()) -> Finished:
+        changes: Iterable[str] = (), smoke: bool = False, store: Store | None = None, watchers: Iterable[Watcher] = (),
+        wait: bool = False) -> Finished:
     """Runs a matrix to its tables; what the store holds already is not done again. Arguments as on the command line."""
     plugins = list(plugins)
     made = plan(matrix, device=device, plugins=plugins, changes=changes, smoke=smoke)
-    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke)
+    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke, wait=wait)
 
 
 def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = None, plugins: list[str] | None = None, store: Store | None = None,
@@ -69,18 +70,19 @@ def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = Non
     folder = Path(out) if out else Path("runs") / (made.matrix.name + ("-smoke" if smoke else ""))
     store.prepare()
     _prepare(folder)
-    with _alone_in(folder, wait):
-        return _execute(made, folder, store, jobs, plugins or [], watchers or [], on_ready, make_launcher or LocalLauncher)
+    with _alone_in(folder, wait) as check:
+        return _execute(made, folder, store, jobs, plugins or [], watchers or [], on_ready, make_launcher or LocalLauncher, check)
 
 
 def _execute(made: Plan, folder: Path, store: Store, jobs: int | None, plugins: list[str], watchers: list[Watcher],
-             on_ready: Callable[[Engine], None], make_launcher: Callable[[], Launcher]) -> Finished:
+             on_ready: Callable[[Engine], None], make_launcher: Callable[[], Launcher],
+             check: Callable[[], None]) -> Finished:
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     facts = _facts(made, started)
     rows = Rows(made, store, folder, facts)
     rows.start()
     _describe_run(made, folder)
-    engine = Engine(made, store, make_launcher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, plugins=plugins)
+    engine = Engine(made, store, make_launcher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, plugins=plugins, check=check)
     try:
         engine.find_done()
         on_ready(engine)
@@ -119,8 +121,8 @@ def _prepare(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path, wait: bool) -> Iterator[None]:
-    """Keeps other runs out of a folder of results; the claim of a run that is no more holds nobody up."""
+def _alone_in(folder: Path, wait: bool) -> Iterator[Callable[[], None]]:
+    """Keeps other runs out of a folder of results; the claim of a run that is no more holds nobody up. Gives a check that it is still ours."""
     claims, lock = Claims(), folder / ".run"
     try:
         while (holder := claims.take(lock)) is not None:
@@ -128,7 +130,15 @@ def _alone_in(folder: Path, wait: bool) -> Iterator[None]:
                 raise DiffbenchError(f"--out {folder}: {holder} writes to this folder; wait for it with --wait, or name another folder with --out")
             interrupts.check()
             time.sleep(WAIT_SECONDS)
-        yield
+        sweep(folder)
+        for left in folder.rglob(".*-*"):                 # unfinished files of a run that was killed; other claims are folders
+            if left.is_file():
+                left.unlink()
+
+        def check() -> None:
+            if not claims.holds(lock):
+                raise DiffbenchError(f"--out {folder}: the claim {lock.name} of this run was removed, another run may write there; stopped")
+        yield check
     finally:
         claims.close()
 

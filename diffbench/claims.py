@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -55,7 +56,7 @@ class Claims:
             return None
         token = secrets.token_hex(8)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = folder.parent / f".{token}"
+        aside = _aside(folder.parent)
         aside.mkdir()
         try:
             (aside / OWNER).write_text(json.dumps({"token": token, **_self()}))
@@ -79,6 +80,10 @@ class Claims:
     def token(self, folder: Path) -> str:
         """What a worker shows to work under a claim of ours."""
         return self._mine[folder]
+
+    def holds(self, folder: Path) -> bool:
+        """Whether a claim that was taken is still ours: somebody may have deleted it, and another may have it now."""
+        return folder in self._mine and _token(folder) == self._mine[folder]
 
     def release(self, folder: Path) -> None:
         """Lets go of a claim of ours; one that was taken over meanwhile is left alone."""
@@ -150,9 +155,26 @@ def join(folder: Path, token: str) -> bool:
     return True
 
 
+def sweep(parent: Path) -> None:
+    """Deletes what processes of this machine that were killed in the middle of taking or releasing a claim left in a folder."""
+    for left in parent.glob(".claim-*"):
+        _, pid, start, place, _ = left.name.split("-")
+        if place == _short(_place()) and not (_is_running(int(pid)) and _start_of(int(pid)) == start):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _aside(parent: Path) -> Path:
+    """A new name beside claims that says whose it is."""
+    return parent / f".claim-{os.getpid()}-{_start_of(os.getpid())}-{_short(_place())}-{secrets.token_hex(4)}"
+
+
+def _short(place: str) -> str:
+    return hashlib.sha256(place.encode()).hexdigest()[:8]
+
+
 def _remove(folder: Path, token: str | None) -> None:
     """Renames a claim away, which one process alone can do, and deletes it; puts it back where it was not the one that was meant."""
-    aside = folder.parent / f".{secrets.token_hex(8)}"
+    aside = _aside(folder.parent)
     with contextlib.suppress(OSError):
         folder.rename(aside)
         if _token(aside) != token:                        # somebody was faster, and works on it
@@ -212,12 +234,12 @@ def _is_here(fact: dict) -> bool:
 
 
 def _is_alive(fact: dict) -> bool:
-    state = _state_of(fact["pid"])
-    return bool(state) and state not in "ZX" and _start_of(fact["pid"]) == fact["start"]
+    return _is_running(fact["pid"]) and _start_of(fact["pid"]) == fact["start"]
 
 
-def _state_of(pid: int) -> str:
+def _is_running(pid: int) -> bool:
+    """Whether a process is there and is not a zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (OSError, IndexError):
-        return ""
+        return False

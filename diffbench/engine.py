@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from diffbench import interrupts
-from diffbench.claims import Claims, Holder
+from diffbench.claims import Claims, Holder, sweep
 from diffbench.errors import DiffbenchError
 from diffbench.frontier import Frontier
 from diffbench.launchers import Capacity, Ended, Job, Launcher, Resources
@@ -54,9 +54,10 @@ class Engine:
     """One run of a plan over a store. `outcomes` holds what is known of each stage so far."""
 
     def __init__(self, plan: Plan, store: Store, make_launcher: Callable[[], Launcher], watchers: list[Watcher], *, jobs: int | None = None,
-                 plugins: Iterable[str] = ()):
+                 plugins: Iterable[str] = (), check: Callable[[], None] = lambda: None):
         self.plan, self.store, self.make_launcher, self.watchers, self.jobs, self.plugins = plan, store, make_launcher, watchers, jobs, list(plugins)
         self.stages = plan.needed()
+        self.check = check                                # called now and then; what it raises ends the run
         self.frontier = Frontier(self.stages)
         self.claims = Claims()
         self.capacity = Capacity(slots=1, threads=1, machines=1)
@@ -94,6 +95,7 @@ class Engine:
         launcher = self.make_launcher()
         try:
             widest = max(Counter(s.name for s in self.stages.values() if not s.is_exclusive).values(), default=1)
+            sweep(self.store.root / "claims")
             self.capacity = launcher.capacity(self.device_kind, widest, self.jobs)
             while len(self.outcomes) < len(self.stages):
                 interrupts.check()
@@ -101,7 +103,7 @@ class Engine:
                 for ended in launcher.poll(POLL_SECONDS if self.running else LOOK_SECONDS / 4):
                     self._ended(ended)
                 self._look_at_running(launcher)
-                self._look_elsewhere()
+                self._look_around()
         finally:
             launcher.close()
             self.claims.close()
@@ -242,12 +244,13 @@ class Engine:
             if tried.must_stop():
                 launcher.cancel(tried.stage.key)
 
-    def _look_elsewhere(self) -> None:
-        """Stages that other runs work on: done by now, or free to be taken."""
+    def _look_around(self) -> None:
+        """Whether this run may go on, and what has become of stages that other runs work on: done by now, or free to be taken."""
         now = time.monotonic()
-        if not self.elsewhere or now - self.looked < LOOK_SECONDS:
+        if now - self.looked < LOOK_SECONDS:
             return
         self.looked = now
+        self.check()
         for key in list(self.elsewhere):
             stage = self.stages[key]
             if self._has(stage):

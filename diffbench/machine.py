@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,33 @@ def fingerprint(device: str) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(torch.device(device))
         return facts | {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory, "cuda": torch.version.cuda, "driver": nvidia_driver()}
     return facts | {"cpu": cpu_name(), "cores": cores(), "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+class OtherLoad:
+    """How many cores other processes kept busy since this was made: what a timing of this process shared the machine with."""
+
+    def __init__(self) -> None:
+        self.start, self.busy, self.own = time.perf_counter(), _busy_seconds(), _own_seconds()
+
+    def cores(self) -> float | None:
+        """Cores, on average; None where the system does not tell."""
+        busy = _busy_seconds()
+        if busy is None or self.busy is None:
+            return None
+        return max(0.0, (busy - self.busy - (_own_seconds() - self.own)) / (time.perf_counter() - self.start))
+
+
+def _busy_seconds() -> float | None:
+    """Processor seconds all processes of this machine have used."""
+    try:
+        user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    except (OSError, ValueError):
+        return None
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    return sum(os.times()[:4])
 
 
 def nvidia_driver() -> str:

@@ -112,3 +112,24 @@ def test_a_worker_keeps_the_claim_of_a_driver_that_is_gone(tmp_path):
     holder = mine.take(folder)
     assert holder is not None and holder.pid == gone["pid"], "this process stands in it and lives"
     mine.close()
+
+
+def test_what_a_killed_process_left_beside_claims_is_swept_and_the_rest_is_not(tmp_path):
+    mine = claims._aside(tmp_path)
+    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}-", "-4194305-"))
+    far = mine.with_name(mine.name.replace(claims._short(claims._place()), "00000000"))
+    for folder in (mine, dead, far):
+        folder.mkdir()
+    claims.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([mine, far])
+
+
+def test_a_claim_that_was_deleted_is_no_longer_held(tmp_path):
+    mine, other = Claims(), Claims()
+    mine.take(tmp_path / "key")
+    assert mine.holds(tmp_path / "key")
+    claims._remove(tmp_path / "key", mine.token(tmp_path / "key"))
+    assert other.take(tmp_path / "key") is None and not mine.holds(tmp_path / "key")
+    mine.close()
+    assert other.holds(tmp_path / "key")
+    other.close()

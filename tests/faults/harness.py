@@ -183,7 +183,7 @@ class ForkLauncher(Launcher):
 
 
 def preload() -> None:
-    """Imports all that a run imports, and runs the matrix's stages once in a child, whose import list is then imported here too."""
+    """Imports all that a run imports, so that a fork starts at once."""
     import sklearn.datasets
 
     from diffbench import results, stages  # noqa: F401
