@@ -16,7 +16,8 @@ from typing import Any
 
 from diffbench.durable import Disk
 
-MOST_PENDING = 12                     # changes not flushed at one moment: 2 to this power states are walked through
+MOST_PENDING = 10                     # changes not flushed at one moment of which every subset is walked through
+FEW = 2                               # of more than that: subsets that have, or lack, so many
 
 Tree = dict[str, Any]                 # name -> bytes (a file) or Tree (a folder)
 Operation = tuple[Any, ...]           # kind, then its facts
@@ -119,8 +120,7 @@ class Model:
 
     def states(self) -> Iterator[Tree]:
         """Every tree that a power cut at this moment may leave."""
-        assert len(self.pending) <= MOST_PENDING, f"{len(self.pending)} changes are not flushed: too many to walk through"
-        for kept in itertools.product((False, True), repeat=len(self.pending)):
+        for kept in _subsets(len(self.pending)):
             names = dict(self.lasting)
             for change in itertools.compress(self.pending, kept):
                 _apply(names, change)
@@ -196,6 +196,17 @@ def materialise(tree: Tree, folder: Path) -> None:
             (folder / name).write_bytes(below)
         else:
             materialise(below, folder / name)
+
+
+def _subsets(count: int) -> Iterator[tuple[bool, ...]]:
+    """Which of `count` changes survived; the last has them all."""
+    if count <= MOST_PENDING:
+        yield from itertools.product((False, True), repeat=count)
+        return
+    for rare in (True, False):
+        for size in range(FEW, -1, -1):
+            for some in itertools.combinations(range(count), size):
+                yield tuple((i in some) == rare for i in range(count))
 
 
 def _apply(names: dict[tuple[str, str], str], change: Change) -> None:
