@@ -103,8 +103,11 @@ def make_folders(path: Path, top: Path | None = None) -> None:
     if path == top or (top is None and path.is_dir()):
         return
     make_folders(path.parent, top)
-    with contextlib.suppress(FileExistsError):
+    try:
         disk.mkdir(path)
+    except FileExistsError:
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(path)) from None
     disk.flush_folder(path.parent)
 
 
