@@ -137,9 +137,9 @@ class Store:
     def set_aside(self, stage: str, key: str) -> Path | None:
         """Moves an artefact to damaged/; None where it is gone, because another process did."""
         target = self.root / "damaged" / f"{stage}-{key}-{time.time_ns()}"
-        durable.make_folders(target.parent)
         folder = self.path(stage, key)
         try:
+            durable.make_folders(target.parent)
             durable.disk.rename(folder, target)
         except FileNotFoundError:
             return None

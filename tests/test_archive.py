@@ -7,9 +7,11 @@ import stat
 import zipfile
 
 import pytest
+from click.testing import CliRunner
 
 from diffbench import durable
 from diffbench.archive import INDEX, export_run
+from diffbench.cli import cli
 from diffbench.errors import Damaged, DiffbenchError
 from diffbench.store import Store
 from diffbench.unpacking import import_run
@@ -285,6 +287,19 @@ def test_a_folder_with_something_else_in_it_is_left_alone(made, tmp_path):
     with pytest.raises(DiffbenchError, match="holds something else"):
         import_run(made[3], Store(tmp_path / "other"), tmp_path / "there")
     assert os.listdir(tmp_path / "there") == ["thesis.tex"] and not list((tmp_path / "other" / "store").rglob("*"))
+
+
+def test_from_the_command_line(made, tmp_path, monkeypatch):
+    store, run, keys, _ = made
+    monkeypatch.setenv("DIFFBENCH_HOME", str(store.root))
+    store.set_aside("evaluate", keys["evaluate"])
+    said = CliRunner().invoke(cli, ["export", str(run), "--to", str(tmp_path / "b.zip")], catch_exceptions=False).output
+    assert "4 files of results, 4 artefacts" in said and "1 stages of the plan are not done" in said
+    monkeypatch.setenv("DIFFBENCH_HOME", str(tmp_path / "other"))
+    for first, known in ((4, 0), (0, 4)):
+        said = CliRunner().invoke(cli, ["import", str(tmp_path / "b.zip"), "--out", str(tmp_path / "there")], catch_exceptions=False).output
+        assert f"{first} artefacts new in the store, {known} found there already" in said
+    assert files(tmp_path / "there") == files(run)
 
 
 def test_a_name_from_a_stranger_is_no_path(made, tmp_path, monkeypatch):
