@@ -82,6 +82,7 @@ def _execute(made: Plan, folder: Path, store: Store, jobs: int | None, plugins: 
     rows = Rows(made, store, folder, facts)
     rows.start()
     _describe_run(made, folder)
+    store.register_run(folder, made.needed())             # before any work: what is being made is named by a run
     engine = Engine(made, store, make_launcher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, plugins=plugins, check=check)
     try:
         engine.find_done()

@@ -77,6 +77,10 @@ class Claims:
         self._keep_beating()
         return None
 
+    def holder(self, folder: Path) -> Holder | None:
+        """Who has a claim; None where nobody has, or the claim is void."""
+        return self._living(folder)
+
     def token(self, folder: Path) -> str:
         """What a worker shows to work under a claim of ours."""
         return self._mine[folder]

@@ -30,6 +30,18 @@ class DataError(DiffbenchError):
     """A data set is missing, damaged or not what it should be."""
 
 
+class DiskFull(DiffbenchError):
+    """There is no room left where something had to be written; what was there before is whole."""
+
+
+class Damaged(DiffbenchError):
+    """An artefact's files are gone or do not match its manifest."""
+
+    def __init__(self, message: str, *, stage: str, key: str):
+        super().__init__(message)
+        self.stage, self.key = stage, key
+
+
 class Diverged(DiffbenchError, ArithmeticError):
     """A loss or a sample became NaN or infinite."""
 

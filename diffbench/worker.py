@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from diffbench.claims import join
-from diffbench.errors import DiffbenchError, Diverged
-from diffbench.store import Damaged, Store, write_atomically
+from diffbench.errors import Damaged, DiffbenchError, DiskFull, Diverged
+from diffbench.store import Store, write_atomically
 from diffbench.turns import turn
 
 PROGRESS_SECONDS = 0.5
@@ -73,7 +73,9 @@ def _failure(error: Exception) -> dict[str, str]:
     """Status, kind and one line for the row."""
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, Damaged):
-        return {"status": "failed", "kind": "damaged", "reason": text, "artefact": error.key}
+        return {"status": "failed", "kind": "damaged", "reason": text, "stage": error.stage, "artefact": error.key}
+    if isinstance(error, DiskFull):
+        return {"status": "failed", "kind": "disk", "reason": text}
     if isinstance(error, Superseded):
         return {"status": "failed", "kind": "superseded", "reason": text}
     if isinstance(error, Diverged):

@@ -32,7 +32,7 @@ def test_help_takes_less_than_half_a_second():
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("list",), ("run", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("list",), *((name, "--help") for name in ("run", "export", "import", "gc", "doctor"))])
 def test_neither_torch_nor_pandas_is_imported_for(arguments):
     code = ("import sys\nfrom diffbench.cli import main\ntry:\n    main(" + repr(list(arguments)) + ")\nexcept SystemExit: pass\n"
             "assert not {'torch', 'pandas'} & set(sys.modules), 'heavy'")
@@ -67,6 +67,12 @@ def test_show_gives_options_ranges_meaning_and_claims():
     (("plan", QUICKSTART, "--device", "tpu"), "a device is auto, cpu, cuda or cuda:N, got 'tpu'"),
     (("plan", QUICKSTART, "--set", "train.steps=lots"), "steps must be an integer >= 0"),
     (("plan", QUICKSTART, "--plugin", "nowhere.py"), "there is no such file"),
+    (("gc",), "there is no store at"),
+    (("gc", "--older-than", "soon"), "--older-than is a duration such as 90m, 12h or 7d, got 'soon'"),
+    (("doctor", "--store"), "there is no store at"),
+    (("export", "nowhere", "--to", "x.zip"), "nowhere holds no plan.json"),
+    (("import", "nowhere.zip"), "nowhere.zip cannot be read: No such file"),
+    (("import", QUICKSTART), "it is no whole zip file"),
     (("plan", QUICKSTART, "--only", "color=red"), "write AXIS=VALUE with an axis of this matrix"),
 ])
 def test_a_wrong_request_gets_a_sentence_and_exit_code_2(arguments, said, tmp_path):

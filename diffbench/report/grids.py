@@ -19,7 +19,7 @@ def write(store: Store, sample_key: str, path: Path) -> None:
     """The grid of a sample artefact. Images are in the order of their indices, so that all cells show the same noise."""
     from safetensors.numpy import load
 
-    tensors = load((store.path("sample", sample_key) / "images.safetensors").read_bytes())
+    tensors = load(store.read("sample", sample_key, "images.safetensors"))
     path.parent.mkdir(parents=True, exist_ok=True)
     data = io.BytesIO()
     Image.fromarray(grid(tensors["images"], tensors.get("labels"))).save(data, "PNG", optimize=True)
