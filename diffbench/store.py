@@ -8,6 +8,7 @@ damaged/                      artefacts whose files did not match their manifest
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -86,27 +87,15 @@ class Store:
 
     def publish(self, stage: str, key: str, task: dict[str, Any], files: dict[str, bytes]) -> Path:
         """Writes an artefact aside, flushes it and renames it into place; where another run was first, its copy stays."""
-        staging = Path(tempfile.mkdtemp(prefix=f"{key[:8]}-", dir=self.root / "staging"))
+        target = self.path(stage, key)
+        contents = {"task.json": json.dumps(task, indent=1, sort_keys=True).encode(), **files}
         try:
-            contents = {"task.json": json.dumps(task, indent=1, sort_keys=True).encode(), **files}
-            listing = {}
-            for name, data in contents.items():
-                write_flushed(staging / name, data)
-                listing[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            manifest = {"stage": stage, "key": key, "files": listing}
-            write_flushed(staging / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
-            os.chmod(staging, 0o777 & ~_umask())          # mkdtemp is private; a shared store is not
-            target = self.path(stage, key)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.rename(staging, target)
-            except OSError:
-                if not self.has(stage, key):
-                    raise
+            publish_folder(target, contents, {"stage": stage, "key": key}, self.root / "staging")
+        except FileExistsError:
+            if not self.has(stage, key):
+                raise
             flush_folder(target.parent)
-            return target
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        return target
 
     def read_json(self, stage: str, key: str, name: str) -> Any:
         """A JSON file of an artefact."""
@@ -151,6 +140,31 @@ def verify(folder: Path) -> None:
                 raise Damaged(f"{folder / name} does not match its checksum")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{folder} is incomplete: {error}") from None
+
+
+def publish_folder(target: Path, contents: dict[str, bytes], about: dict[str, Any], aside: Path) -> None:
+    """Writes files into a folder of their own under `aside`, their manifest last, flushes all and renames the folder to `target`.
+
+    about: what else the manifest says. Raises FileExistsError, and leaves what is there, where `target` is a folder with content.
+    """
+    staging = Path(tempfile.mkdtemp(prefix=f"{target.name[:8]}-", dir=aside))
+    try:
+        listing = {}
+        for name, data in contents.items():
+            write_flushed(staging / name, data)
+            listing[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        write_flushed(staging / MANIFEST, json.dumps({**about, "files": listing}, indent=1, sort_keys=True).encode())
+        os.chmod(staging, 0o777 & ~_umask())              # mkdtemp is private; a shared store is not
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(staging, target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            raise FileExistsError(errno.EEXIST, "is there already", str(target)) from None
+        flush_folder(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
