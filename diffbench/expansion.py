@@ -276,7 +276,8 @@ class Expansion:
                 self.reader.fault(("together",), f"{name}: {error}")
         if self.smoke:
             values["scheduler"] = replace(values["scheduler"], steps=max(2, values["scheduler"].min_steps))
-            settings = {"train": replace(settings["train"], **SMOKE_TRAIN), "sample": replace(settings["sample"], **SMOKE_SAMPLE)}
+            gpus = min(settings["train"].gpus, SMOKE_TRAIN["batch_size"])
+            settings = {"train": replace(settings["train"], **SMOKE_TRAIN, gpus=gpus), "sample": replace(settings["sample"], **SMOKE_SAMPLE)}
         wanted = [f.name for f in fields(Cell) if f.name not in settings]
         missing = [name for name in wanted if values.get(name) is None]
         if missing:                                       # an included cell that is silent about what changes in step elsewhere

@@ -16,7 +16,7 @@ from diffbench.settings import settings_json
 from diffbench.specs import describe, digest, identity, label, rebuild
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 2, "sample": 2, "features": 1, "evaluate": 1, "throughput": 1}
+VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 2, "sample": 3, "features": 1, "evaluate": 1, "throughput": 1}
 JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
 EXTRACTOR_SEED = 0
 GUIDE_SEED = 2                        # nor may the classifier that guides
@@ -38,6 +38,11 @@ class Stage:
     def is_exclusive(self) -> bool:
         """Whether it must have its device to itself."""
         return self.name == "throughput"
+
+    @property
+    def gpus(self) -> int:
+        """GPUs it works on at once, all of one machine; where it runs on a CPU, processes."""
+        return self.task["cell"]["train"]["gpus"] if self.name == "train" else 1
 
 
 @dataclass
