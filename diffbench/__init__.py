@@ -13,7 +13,8 @@ _HOMES = {
         "Backbone", "Component", "Conditioning", "Dataset", "Extractor", "Metric", "NoiseSchedule", "Objective", "Parameterization", "Scheduler", "Spacing",
     ),
     "diffbench.values": (
-        "Denoise", "DenoiseCondition", "Evidence", "Helpers", "Io", "Level", "Noise", "Noised", "NoisyClassifier", "Prediction", "Signals", "Split",
+        "Denoise", "DenoiseCondition", "Evidence", "Helpers", "Io", "Level", "Noise", "Noised", "NoisyClassifier", "Prediction", "Progress",
+        "Signals", "Split", "silent",
     ),
     "diffbench.discrete": ("DiscreteNoiseSchedule",),
     "diffbench.transitions": ("Posterior", "posterior"),

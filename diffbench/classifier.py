@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from diffbench.contracts import NoiseSchedule
 from diffbench.errors import DataError, Diverged
+from diffbench.values import Progress, silent
 
 BATCH = 128
 WARMUP = 50                           # steps over which the learning rate rises
@@ -81,7 +82,7 @@ class Classifier(nn.Module):
 
 def fit_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, device: torch.device | str = "cpu", *,
                    width: int = 64, steps: int | None = None, learning_rate: float = 3e-3, weight_decay: float = 0.05,
-                   smoothing: float = 0.05) -> tuple[Classifier, dict[str, float]]:
+                   smoothing: float = 0.05, progress: Progress = silent) -> tuple[Classifier, dict[str, float]]:
     """Fits a classifier to labelled images and says how well: (classifier, facts).
 
     images: uint8 [N, C, H, W]; labels: int64 [N] in 0..classes - 1; steps: optimiser steps of 128 images, by default
@@ -108,13 +109,14 @@ def fit_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, devi
         raise DataError(f"a classifier needs at least one step, got {steps}")
     optimizer, decay = _optimizer(model, steps, learning_rate, weight_decay)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        for picked in _batches(len(images), steps, generator):
+        for done, picked in enumerate(_batches(len(images), steps, generator), start=1):
             batch = _shifted(shown[picked.to(device)], generator)
             loss = F.cross_entropy(model(_scaled(batch)), wanted[picked.to(device)], label_smoothing=smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             decay.step()
+            progress(done, steps)
     if not loss.isfinite():
         raise Diverged(f"the classifier's loss is {float(loss)} after {steps} steps")
     accuracy = float((model.predict(images, device) == labels.cpu()).double().mean())
@@ -156,7 +158,8 @@ class NoisyClassifier(nn.Module):
 
 
 def fit_noisy_classifier(images: Tensor, labels: Tensor, classes: int, schedule: NoiseSchedule, seed: int, device: torch.device | str = "cpu", *,
-                         steps: int | None = None, learning_rate: float = 3e-3, weight_decay: float = 0.05) -> tuple[NoisyClassifier, dict[str, float]]:
+                         steps: int | None = None, learning_rate: float = 3e-3, weight_decay: float = 0.05,
+                         progress: Progress = silent) -> tuple[NoisyClassifier, dict[str, float]]:
     """Fits p(y | x_t) to labelled images noised by a schedule, t uniform over the times a network is trained at.
 
     images: uint8 [N, C, H, W]; labels: int64 [N]; steps: optimiser steps of 128 images, by default three times `steps_for(N)`.
@@ -173,7 +176,7 @@ def fit_noisy_classifier(images: Tensor, labels: Tensor, classes: int, schedule:
     steps = 3 * steps_for(len(images)) if steps is None else steps
     optimizer, decay = _optimizer(model, steps, learning_rate, weight_decay)
     loss = torch.zeros(())
-    for picked in _batches(len(images), steps, generator):
+    for done, picked in enumerate(_batches(len(images), steps, generator), start=1):
         t = schedule.snapped(1 - torch.rand(len(picked), dtype=torch.float64, generator=generator))
         alpha, sigma = (scale.float().to(device)[:, None, None, None] for scale in (schedule.alpha(t), schedule.sigma(t)))
         eps = torch.randn((len(picked), *images.shape[1:]), generator=generator).to(device)
@@ -184,6 +187,7 @@ def fit_noisy_classifier(images: Tensor, labels: Tensor, classes: int, schedule:
         loss.backward()
         optimizer.step()
         decay.step()
+        progress(done, steps)
     if not loss.isfinite():
         raise Diverged(f"the loss of the classifier of noised images is {float(loss)} after {steps} steps")
     model.requires_grad_(False).eval()

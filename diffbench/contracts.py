@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffbench.options import Options
-from diffbench.values import Denoise, DenoiseCondition, Evidence, Helpers, Io, Level, Noise, Noised, Prediction, Split
+from diffbench.values import Denoise, DenoiseCondition, Evidence, Helpers, Io, Level, Noise, Noised, Prediction, Progress, Split, silent
 
 if TYPE_CHECKING:
     from diffbench.matrix import Cell
@@ -319,7 +319,7 @@ class Extractor(Component):
         return f"fd_{self.component_name()}"
 
     @abstractmethod
-    def fit(self, train: Split, seed: int, device: torch.device) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float]]:
         """(weights by name, facts about the fit such as accuracy); weights are stored and shared by all cells."""
 
     @abstractmethod

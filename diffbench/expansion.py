@@ -263,7 +263,7 @@ class Expansion:
                 self.reader.fault(("together",), f"{name}: {error}")
         if self.smoke:
             values["scheduler"] = self._with(values["scheduler"], "steps", max(2, values["scheduler"].min_steps))
-            for block, smaller in (("train", SMOKE_TRAIN), ("sample", SMOKE_SAMPLE)):
+            for block, smaller in (("train", SMOKE_TRAIN | {"gpus": min(settings["train"].gpus, SMOKE_TRAIN["batch_size"])}), ("sample", SMOKE_SAMPLE)):
                 for option, value in smaller.items():
                     settings[block] = self._with(settings[block], option, value)
         wanted = [f.name for f in fields(Cell) if f.name not in settings]

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from diffbench.errors import Damaged, DiffbenchError
+from diffbench import durable
+from diffbench.errors import Damaged, DiffbenchError, DiskFull
 
 MANIFEST = "manifest.json"
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")          # no folder, no hidden file, nothing that leads out
@@ -25,6 +26,16 @@ def manifest_of(stage: str, key: str, files: dict[str, bytes]) -> bytes:
     """The manifest of an artefact with these files."""
     listing = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     return json.dumps({"stage": stage, "key": key, "files": listing}, indent=1, sort_keys=True).encode()
+
+
+def write_folder(folder: Path, stage: str, key: str, files: dict[str, bytes]) -> None:
+    """Writes files into a new folder, flushed, and their manifest last; raises DiskFull with the room that all of them need."""
+    contents = {**files, MANIFEST: manifest_of(stage, key, files)}
+    try:
+        for name, data in contents.items():
+            durable.write_flushed(folder / name, data)
+    except DiskFull as error:
+        raise durable.disk_full(folder, sum(map(len, contents.values()))) from error
 
 
 def listing_of(folder: Path, stage: str, key: str) -> dict[str, Any]:

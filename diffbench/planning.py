@@ -37,6 +37,11 @@ class Stage:
         asked = self.task["cell"]["sample"]
         return min(asked["batch_size"], asked["count"])
 
+    @property
+    def gpus(self) -> int:
+        """GPUs it works on at once, all of one machine; where it runs on a CPU, processes."""
+        return self.task["cell"]["train"]["gpus"] if self.name == "train" else 1
+
 
 @dataclass
 class CellPlan:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from diffbench import noise
 from diffbench.contracts import NoiseSchedule, Scheduler, Spacing
-from diffbench.values import Denoise, Prediction
+from diffbench.errors import BrokenComponent
+from diffbench.values import Denoise, Prediction, Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Drawn:
 
 
 def sample(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, x_T: Tensor, *, spacing: Spacing | None = None,
-           seeds: Sequence[int] | None = None, temperature: float = 1.0) -> Drawn:
+           seeds: Sequence[int] | None = None, temperature: float = 1.0, progress: Progress = silent) -> Drawn:
     """Runs a scheduler from x_T down to the clean level.
 
     denoise(x_t, t) -> Prediction(x0, eps): x_t [B, C, H, W] in the dtype of x_T, t a float.
@@ -30,10 +31,13 @@ def sample(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, x_T:
     spacing: the default spacing of the registry where None.
     seeds: one 64-bit integer per sample, 0..B-1 where None; the noise of a sample depends on its seed and the step alone.
     temperature: factor on the noise that a stochastic scheduler injects, >= 0; x_T is left as it is.
+    progress: is told after each step how many are done; on a GPU they may only have been asked for.
+    Raises BrokenComponent where a step gives anything but a tensor of the shape and dtype of x_T.
     """
     counter = _Counter(denoise)
-    for x_t in trajectory(counter, schedule, scheduler, x_T, spacing=spacing, seeds=seeds, temperature=temperature):  # noqa: B007  the last state is the result
-        pass
+    states = trajectory(counter, schedule, scheduler, x_T, spacing=spacing, seeds=seeds, temperature=temperature)
+    for step, x_t in enumerate(states):  # noqa: B007  the last state is the result
+        progress(step, scheduler.steps)
     return Drawn(x_0=x_t, nfe=counter.images / len(x_T))
 
 
@@ -52,7 +56,10 @@ def trajectory(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, 
             return drawn if temperature == 1 else temperature * drawn
         # no_grad, not inference_mode: a guidance may differentiate a classifier inside the step.
         with torch.no_grad():
-            x_t, state = scheduler.step(denoise, schedule, x_t, t, s, state, step_noise)
+            x_s, state = scheduler.step(denoise, schedule, x_t, t, s, state, step_noise)
+        if _form(x_s) != _form(x_T):
+            raise BrokenComponent(f"{scheduler.component_name()}: a step must give x_s as {_form(x_T)}, got {_form(x_s)} from the step at t = {t:g}")
+        x_t = x_s
         yield x_t
 
 
@@ -60,6 +67,11 @@ def initial(schedule: NoiseSchedule, spacing: Spacing, steps: int, seeds: Sequen
     """x_T, [len(seeds), *shape]: noise with the standard deviation that unit-variance data have at the first time."""
     alpha, sigma = schedule.scales(float(spacing(schedule, steps)[0]))
     return (alpha**2 + sigma**2) ** 0.5 * noise.normal(seeds, shape, noise.INITIAL, device=device)
+
+
+def _form(x: object) -> str:
+    """Such as 'float32 [250, 3, 32, 32]'."""
+    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 @dataclass

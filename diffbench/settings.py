@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Interval
 from pydantic import BeforeValidator
 
 from diffbench.durations import limits, seconds
+from diffbench.errors import OptionError
 from diffbench.options import Options, Words, incidental_option
 
 STAGES = ("extractor", "classifier", "noisy_classifier", "reference", "train", "sample", "features", "evaluate", "throughput")
@@ -32,6 +33,12 @@ class Train(Options):
     clip: Annotated[float, Gt(0)] = 1.0                                   # largest gradient norm
     flip: bool = False                                                    # random horizontal flips
     precision: Literal["auto", "float32", "bfloat16"] = "auto"            # of the network; auto: bfloat16 autocast on CUDA, float32 elsewhere
+    gpus: Annotated[int, Ge(1)] = incidental_option(1)                    # of one machine, which share each batch; on a CPU: processes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gpus > self.batch_size:
+            raise OptionError(f"gpus must be at most batch_size, {self.batch_size}: each takes its share of every batch; got {self.gpus}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,11 @@ class Reader:
         for option, value in node.items():
             if self._option_exists(f"'{name}'", cls, option, (*path, option)):
                 good.update(self.value(cls, option, value, (*path, option)))
-        return cls(**good)
+        try:
+            return cls(**good)
+        except OptionError as error:                      # a rule between options
+            self.fault(path, f"'{name}': {error}")
+            return cls()
 
     def value(self, cls: type[Options], option: str, value: Any, path: Path) -> dict[str, Any]:
         """{option: value} where the value is accepted, else nothing and a problem."""

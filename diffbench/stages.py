@@ -13,19 +13,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from diffbench import sampling, training
-from diffbench.classifier import Classifier, NoisyClassifier, fit_classifier, fit_noisy_classifier
+from diffbench import drawing, ranks, training
+from diffbench.checkpoints import Checkpoints, Pieces
+from diffbench.classifier import Classifier, fit_classifier, fit_noisy_classifier
 from diffbench.contracts import Dataset
-from diffbench.denoiser import Denoiser, as_condition, clipped, condition_of, to_pixels
+from diffbench.denoiser import Denoiser, as_condition, condition_of
 from diffbench.errors import Diverged
+from diffbench.graph import VERSIONS
 from diffbench.matrix import Cell
-from diffbench.noise import sample_seeds
+from diffbench.parallel import ALONE, Ranks
 from diffbench.planning import rebuild_cell
 from diffbench.registry import Registry
 from diffbench.specs import rebuild
 from diffbench.store import Store
 from diffbench.timing import Timing, measure
-from diffbench.values import Evidence, Helpers, Split
+from diffbench.values import Evidence, Progress, Split
 
 TIMED_TRAIN_STEPS = 20                # optimiser steps in one timed run of a training
 
@@ -38,13 +40,25 @@ class Context:
 
     store: Store
     registry: Registry
+    stage: str
     device: torch.device
     threads: int
+    key: str
     task: dict[str, Any]
     parents: dict[str, str]           # role -> key
-    progress: Callable[..., None]     # (done, of, **figures), such as loss=0.1
+    progress: Progress
     partial: Path                     # folder for what a killed try leaves to the next; not there until something is written
     execution: dict[str, Any]         # what changes no result: device, threads, memory_share, checkpoint_seconds, is_deterministic, batch_size
+
+    @property
+    def gpus(self) -> int:
+        """Into how many processes a training is divided."""
+        return self.task["cell"]["train"]["gpus"]
+
+    def pieces(self, **belongs: Any) -> Pieces:
+        """What earlier tries left, where it was made as this try would make it: with these settings, and all else that changes bits."""
+        made_with = {"key": self.key, "version": VERSIONS[self.stage], "threads": self.threads, "device": self.device.type, "torch": str(torch.__version__)}
+        return Pieces(folder=self.partial, aside=self.store.root / "staging", belongs=made_with | belongs)
 
     def cell(self) -> Cell:
         """The cell of the task."""
@@ -61,12 +75,19 @@ class Context:
 
 def train(context: Context) -> Files:
     """The averaged weights of a denoiser, and its loss curve."""
+    return ranks.train(context) if context.gpus > 1 else train_share(context, ALONE)
+
+
+def train_share(context: Context, share: Ranks) -> Files:
+    """What one of the processes that share a training makes of it; all make the same."""
     cell = context.cell()
     split = cell.dataset.load()["train"]
-    trained = training.train(cell, split, context.device, context.progress)
+    dtype = "bfloat16" if training.uses_bfloat16(cell, context.device) else "float32"
+    checkpoints = Checkpoints(pieces=context.pieces(dtype=dtype, gpus=share.count), seconds=context.execution["checkpoint_seconds"])
+    trained = training.train(cell, split, context.device, context.progress, checkpoints=checkpoints, ranks=share)
     facts = {"losses": trained.losses, "steps_per_loss": training.CHUNK, "train_loss": trained.losses[-1] if trained.losses else None,
-             "train_seconds": trained.seconds, "train_count": len(split.images), "threads": context.threads,
-             "dtype": "bfloat16" if training.uses_bfloat16(cell, context.device) else "float32"}
+             "train_seconds": trained.seconds, "resumed_at": trained.resumed_at, "train_count": len(split.images), "threads": context.threads,
+             "gpus": share.count, "dtype": dtype, "is_deterministic": context.execution["is_deterministic"]}
     return {"weights.safetensors": safetensors.torch.save(trained.weights), "facts.json": _json(facts)}
 
 
@@ -76,53 +97,15 @@ def sample(context: Context) -> Files:
     model = training.build(cell, context.device).eval()
     model.load_state_dict(context.tensors("train", "weights.safetensors"))
     classifier = context.tensors("noisy_classifier", "weights.safetensors") if cell.conditioning.needs_classifier else None
-    cond, labels = asked_for(cell)
-    drawn = draw(cell, model, cond, helpers_for(cell, context.device, classifier), context.device, context.progress)
-    finite = drawn.flatten(1).isfinite().all(1)
-    if not finite.all():
-        raise Diverged(f"{int((~finite).sum())} of {len(drawn)} samples are not finite")
-    facts = {"nfe": model.evaluations / len(drawn), "sample_count": len(drawn), "threads": context.threads, "dtype": "float32",
-             "clamped_share": float((drawn.abs() > 1).float().mean())}
-    tensors = {"images": to_pixels(drawn)} | ({} if labels is None else {"labels": labels})
+    helpers = drawing.helpers_for(cell, context.device, classifier)
+    batch = context.execution.get("batch_size") or cell.sample.batch_size        # smaller after a try that ran out of memory
+    blocks = drawing.blocks(cell, model, helpers, context.device, context.pieces(batch_size=batch), batch, context.progress)
+    tensors = {name: torch.cat([block.tensors[name] for block in blocks]) for name in blocks[0].tensors}
+    facts = {"nfe": sum(block.facts["evaluations"] for block in blocks) / cell.sample.count, "sample_count": cell.sample.count,
+             "clamped_share": sum(block.facts["clamped"] for block in blocks) / tensors["images"].numel(), "batch_size": batch,
+             "batch_size_asked": cell.sample.batch_size, "threads": context.threads, "dtype": "float32",
+             "is_deterministic": context.execution["is_deterministic"]}
     return {"images.safetensors": safetensors.torch.save(tensors), "facts.json": _json(facts)}
-
-
-def asked_for(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
-    """(condition as stored, labels) of each sample: labels go round; images that are conditions, and what they show, those of the reference split."""
-    count = cell.sample.count
-    if cell.dataset.condition_shape is not None:
-        split = cell.dataset.load()["reference"]
-        index = torch.arange(count) % len(split.images)
-        return split.conditions[index], None if split.labels is None else split.labels[index]
-    labels = None if cell.dataset.classes is None else torch.arange(count) % cell.dataset.classes
-    return labels, labels
-
-
-def helpers_for(cell: Cell, device: torch.device, weights: dict[str, Tensor] | None = None) -> Helpers:
-    """What guidance may use in a cell; a classifier of noised images with these weights, or untrained where only time counts."""
-    if not cell.conditioning.needs_classifier:
-        return Helpers(schedule=cell.noise_schedule)
-    classifier = NoisyClassifier(cell.dataset.image_shape, cell.dataset.classes, cell.noise_schedule)
-    if weights is not None:
-        classifier.load_state_dict(weights)
-    return Helpers(schedule=cell.noise_schedule, classifier=classifier.to(device).requires_grad_(False).eval())
-
-
-def draw(cell: Cell, model: Denoiser, cond: Tensor | None, helpers: Helpers, device: torch.device,
-         progress: Callable[[int, int], None] = lambda done, of: None) -> Tensor:
-    """x_0 [count, C, H, W] on the host. Sample i has condition i of `cond` (as stored) and owns its noise."""
-    count, batches = cell.sample.count, []
-    for first in range(0, count, cell.sample.batch_size):
-        seeds = sample_seeds(cell.seed, first, min(cell.sample.batch_size, count - first))
-        told = None if cond is None else as_condition(cond[first : first + len(seeds)].to(device))
-        denoise = cell.conditioning.guide(model.denoise, told, helpers)
-        if cell.sample.clip:
-            denoise = clipped(denoise, cell.noise_schedule)
-        x_T = sampling.initial(cell.noise_schedule, cell.spacing, cell.scheduler.steps, seeds, cell.dataset.image_shape, device)
-        batches.append(sampling.sample(denoise, cell.noise_schedule, cell.scheduler, x_T, spacing=cell.spacing, seeds=seeds,
-                                       temperature=cell.sample.temperature).x_0)
-        progress(first + len(seeds), count)
-    return torch.cat(batches).cpu()
 
 
 def noisy_classifier(context: Context) -> Files:
@@ -131,14 +114,14 @@ def noisy_classifier(context: Context) -> Files:
     splits = dataset.load()
     train_split = splits["train"]
     model, facts = fit_noisy_classifier(train_split.images, train_split.labels, dataset.classes, context.component("noise_schedule"),
-                                        seed=context.task["seed"], device=context.device)
+                                        seed=context.task["seed"], device=context.device, progress=context.progress)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     return {"weights.safetensors": safetensors.torch.save(weights), "facts.json": _json(facts)}
 
 
 def extractor(context: Context) -> Files:
     """The weights of the feature extractor, fitted to the training split."""
-    weights, facts = context.component("extractor").fit(_split(context, "train"), context.task["seed"], context.device)
+    weights, facts = context.component("extractor").fit(_split(context, "train"), context.task["seed"], context.device, context.progress)
     return {"weights.safetensors": safetensors.torch.save(weights), "facts.json": _json(facts)}
 
 
@@ -146,7 +129,8 @@ def classifier(context: Context) -> Files:
     """The judge: a classifier used for nothing but class accuracy."""
     dataset: Dataset = context.component("dataset")
     splits = dataset.load()
-    model, facts = fit_classifier(splits["train"].images, splits["train"].labels, dataset.classes, seed=context.task["seed"], device=context.device)
+    model, facts = fit_classifier(splits["train"].images, splits["train"].labels, dataset.classes, seed=context.task["seed"], device=context.device,
+                                  progress=context.progress)
     held_out = splits["held_out"]
     facts = facts | {"held_out_accuracy": float((model.predict(held_out.images, context.device) == held_out.labels).double().mean())}
     return {"weights.safetensors": safetensors.torch.save(model.weights()), "facts.json": _json(facts)}
@@ -183,7 +167,8 @@ def throughput(context: Context) -> Files:
     facts = _timed_training(cell, settings["repeats"], context) if context.task["of"] == "training" else _timed_sampling(cell, settings, context)
     if context.device.type == "cuda":
         facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(context.device)
-    facts |= {"threads": context.threads, "load_before": load_before[0], "load_after": os.getloadavg()[0]}
+    facts |= {"threads": context.threads, "is_deterministic": context.execution["is_deterministic"],
+              "load_before": load_before[0], "load_after": os.getloadavg()[0]}
     return {"facts.json": _json(facts)}
 
 
@@ -197,8 +182,8 @@ def _timed_sampling(cell: Cell, settings: dict[str, Any], context: Context) -> d
     batch = settings["batch_size"]
     cell = replace(cell, sample=replace(cell.sample, batch_size=batch, count=batch))
     model = training.build(cell, context.device).eval()
-    split, helpers = _made_up(cell, batch), helpers_for(cell, context.device)
-    timing = measure(lambda: draw(cell, model, condition_of(split), helpers, context.device), settings["repeats"], context.device)
+    split, helpers = _made_up(cell, batch), drawing.helpers_for(cell, context.device)
+    timing = measure(lambda: drawing.draw(cell, model, condition_of(split), helpers, context.device, range(batch)), settings["repeats"], context.device)
     nfe = model.evaluations / batch / (len(timing.seconds) + len(timing.warmup_seconds))
     return _timing_facts(timing) | {"images": batch, "nfe": nfe, "seconds_per_nfe": timing.median / nfe, "batch_size": batch,
                                     "parameters": sum(p.numel() for p in model.parameters()), "gmac_per_nfe": gmac_per_nfe(cell, model, context.device)}

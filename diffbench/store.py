@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffbench import durable, manifest
 from diffbench.durable import write_atomically, write_flushed
-from diffbench.errors import Damaged, DiffbenchError, DiskFull
+from diffbench.errors import Damaged, DiffbenchError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,15 +154,10 @@ class Store:
 
         On return the artefact is on the disk. Raises DiskFull with the room that it needs.
         """
-        contents = {"task.json": json.dumps(task, indent=1, sort_keys=True).encode(), **files}
-        contents[manifest.MANIFEST] = manifest.manifest_of(stage, key, contents)          # last: its presence means that the others are there
         aside = self.new_folder(key[:8])
         try:
-            for name, data in contents.items():
-                write_flushed(aside / name, data)
+            manifest.write_folder(aside, stage, key, {"task.json": json.dumps(task, indent=1, sort_keys=True).encode(), **files})
             self.move_in(stage, key, aside)
-        except DiskFull as error:
-            raise durable.disk_full(aside, sum(map(len, contents.values()))) from error
         finally:
             durable.disk.rmtree(aside)
         return self.path(stage, key)

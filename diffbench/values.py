@@ -46,6 +46,17 @@ class Noised(NamedTuple):
     previous: Level | None = None     # the next cleaner grid point, tensors [B, 1, 1, 1]; given where the objective learns the variance
 
 
+class Progress(Protocol):
+    """Is told how far a piece of work is."""
+
+    def __call__(self, done: int, of: int, **figures: float) -> None:
+        """Units done, of how many, and figures such as loss or images_per_second."""
+
+
+def silent(done: int, of: int, **figures: float) -> None:
+    """The progress of work that nobody watches."""
+
+
 Denoise = Callable[[Tensor, float], Prediction]               # denoise(x_t, t); the condition is already bound
 NoisyClassifier = Callable[[Tensor, float], Tensor]           # classifier(x_t, t) -> logits [B, K]; differentiable in x_t
 

@@ -14,12 +14,16 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffbench.claims import join
 from diffbench.errors import Damaged, DiffbenchError, DiskFull, Diverged
 from diffbench.store import Store, write_atomically
 from diffbench.turns import turn
+
+if TYPE_CHECKING:
+    from diffbench.stages import Context
+    from diffbench.values import Progress
 
 PROGRESS_SECONDS = 0.5
 
@@ -43,7 +47,7 @@ def run(store_root: str, attempt: str) -> int:
         store.forget_partial(content["stage"], content["key"])
     except Exception as error:  # noqa: BLE001  whatever a stage raises becomes its reason
         traceback.print_exc()
-        write_atomically(folder / "error.json", json.dumps(_failure(error)).encode())
+        write_atomically(folder / "error.json", json.dumps(failure(error)).encode())
         return 1
     return 0
 
@@ -52,7 +56,8 @@ class Superseded(DiffbenchError):
     """The claim under which a worker was started is no longer its driver's."""
 
 
-def _do(content: dict[str, Any], store: Store, progress: _Progress) -> dict[str, bytes]:
+def context(content: dict[str, Any], store: Store, progress: Progress, gpu: int = 0) -> Context:
+    """What a stage may rely on in this process, which is set up as its execution says; gpu: which of those the launcher shows."""
     import torch
 
     from diffbench import stages
@@ -60,16 +65,25 @@ def _do(content: dict[str, Any], store: Store, progress: _Progress) -> dict[str,
 
     execution = content["execution"]
     torch.set_num_threads(execution["threads"])
-    device = torch.device("cuda:0" if execution["device"] == "cuda" else execution["device"])       # the launcher shows a worker its GPUs only
+    if execution["is_deterministic"]:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"                  # read when CUDA is first touched, which is later
+        torch.use_deterministic_algorithms(True)                           # a kernel that cannot raises, and its name is the reason of the stage
+        torch.backends.cudnn.benchmark = False
+    device = torch.device("cuda", gpu) if execution["device"] == "cuda" else torch.device(execution["device"])
     if device.type == "cuda" and execution["memory_share"] < 1:
         torch.cuda.set_per_process_memory_fraction(execution["memory_share"], device)
-    context = stages.Context(store=store, registry=load_registry(execution["plugins"]), device=device, threads=execution["threads"], task=content["task"],
-                             parents=content["parents"], progress=progress, partial=store.partial(content["stage"], content["key"]),
-                             execution=execution)
-    return stages.STAGES[content["stage"]](context)
+    return stages.Context(store=store, registry=load_registry(execution["plugins"]), device=device, threads=execution["threads"], stage=content["stage"],
+                          key=content["key"], task=content["task"], parents=content["parents"], progress=progress,
+                          partial=store.partial(content["stage"], content["key"]), execution=execution)
 
 
-def _failure(error: Exception) -> dict[str, str]:
+def _do(content: dict[str, Any], store: Store, progress: Progress) -> dict[str, bytes]:
+    from diffbench import stages
+
+    return stages.STAGES[content["stage"]](context(content, store, progress))
+
+
+def failure(error: Exception) -> dict[str, str]:
     """Status, kind and one line for the row."""
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, Damaged):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from diffbench import Classifier, DataError, Extractor, Split, fit_classifier
+from diffbench import Classifier, DataError, Extractor, Progress, Split, fit_classifier, silent
 
 if TYPE_CHECKING:
     import torch
@@ -31,10 +31,10 @@ class DatasetClassifier(Extractor):
     def why_not(self, cell: Cell) -> str | None:
         return f"dataset_classifier needs labels; {cell.dataset.component_name()} has none" if cell.dataset.classes is None else None
 
-    def fit(self, train: Split, seed: int, device: torch.device) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float]]:
         if train.labels is None:
             raise DataError("dataset_classifier needs labels; the training split has none")
-        classifier, facts = fit_classifier(train.images, train.labels, int(train.labels.max()) + 1, seed, device)
+        classifier, facts = fit_classifier(train.images, train.labels, int(train.labels.max()) + 1, seed, device, progress=progress)
         return classifier.weights(), facts
 
     def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffbench import Extractor, Split
+from diffbench import Extractor, Progress, Split, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Pixels(Extractor):
 
     size: Annotated[int, Ge(1)] = 8                           # largest height and width; d is at most C size²
 
-    def fit(self, train: Split, seed: int, device: torch.device) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float]]:
         return {}, {}
 
     def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:
