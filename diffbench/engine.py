@@ -10,12 +10,12 @@ from typing import Protocol
 
 from diffbench import interrupts
 from diffbench.claims import Claims, Holder, sweep
-from diffbench.errors import DiffbenchError
+from diffbench.errors import Damaged, DiffbenchError, DiskFull
 from diffbench.frontier import Frontier
 from diffbench.launchers import Capacity, Ended, Job, Launcher, Resources
 from diffbench.machine import cores
 from diffbench.planning import CellPlan, Plan, Stage
-from diffbench.store import Damaged, Store
+from diffbench.store import Store
 from diffbench.tries import Failure, Try
 
 POLL_SECONDS = 0.2
@@ -82,8 +82,12 @@ class Engine:
 
     def find_done(self) -> int:
         """Looks up what the store has already; returns how many stages that is."""
-        for key, stage in self.stages.items():
-            if key not in self.outcomes and self._has(stage):
+        unknown = [stage for key, stage in self.stages.items() if key not in self.outcomes]
+        found = self.store.find((stage.name, stage.key) for stage in unknown)
+        for stage in unknown:
+            if stage.key in found.damaged:
+                self._note_damage(stage)
+            elif stage.key in found.done:
                 self._finish(stage, Outcome(status="ok", cached=True))
         return sum(o.cached for o in self.outcomes.values())
 
@@ -149,7 +153,7 @@ class Engine:
             self._finish(stage, Outcome(status="ok", cached=True))
             return
         run = self.plan.matrix.run
-        threads = cores() if stage.is_exclusive else self.capacity.threads
+        threads = cores() if stage.is_exclusive else self.capacity.threads * (stage.gpus if self.device_kind == "cpu" else 1)
         execution = {"device": self.device_kind, "threads": threads, "memory_share": 1.0, "checkpoint_seconds": run.checkpoint,
                      "is_deterministic": run.deterministic, "plugins": self.plugins, "claim": self.claims.token(claim), "exclusive": stage.is_exclusive}
         if stage.key in self.batches:
@@ -173,8 +177,10 @@ class Engine:
         failure = tried.failure(ended)
         if self._goes_on(stage, failure):
             return self.frontier.put_back(stage.key)
-        outcome = Outcome(status=failure.status, reason=f"{stage.name}: {failure.reason}", seconds=seconds, tries=self.tries[stage.key])
-        return self._finish(stage, outcome)
+        self._finish(stage, Outcome(status=failure.status, reason=f"{stage.name}: {failure.reason}", seconds=seconds, tries=self.tries[stage.key]))
+        if failure.kind == "disk":                        # whatever is started next would fail too
+            raise DiskFull(f"{failure.reason}. Nothing new is started; make room, and the same line again goes on")
+        return None
 
     def _goes_on(self, stage: Stage, failure: Failure) -> bool:
         """Whether a stage that failed is run again; what it needs for that is arranged."""
@@ -220,8 +226,11 @@ class Engine:
         try:
             return self.store.check(stage.name, stage.key)
         except Damaged:
-            self._note(f"{stage.name} {stage.label}: the artefact {stage.key[:8]} is damaged, rebuilding")
+            self._note_damage(stage)
             return False
+
+    def _note_damage(self, stage: Stage) -> None:
+        self._note(f"{stage.name} {stage.label}: the artefact {stage.key[:12]} is damaged and set aside; it is built again")
 
     def _rebuild(self, key: str) -> bool:
         """Has a lost or damaged artefact built again; False where that was done too often."""

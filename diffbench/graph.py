@@ -14,7 +14,7 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 2, "sample": 3, "features": 1, "evaluate": 1, "throughput": 1}
+VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 2, "sample": 3, "features": 2, "evaluate": 1, "throughput": 2}
 JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
 EXTRACTOR_SEED = 0
 GUIDE_SEED = 2                        # nor may the classifier that guides

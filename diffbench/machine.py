@@ -44,7 +44,7 @@ def fingerprint(device: str) -> dict[str, Any]:
 
 
 class OtherLoad:
-    """How many cores other processes kept busy since this was made: what a timing of this process shared the machine with."""
+    """How many cores other processes kept busy since this was made, of those this process may use: what a timing shared them with."""
 
     def __init__(self) -> None:
         self.start, self.busy, self.own = time.perf_counter(), _busy_seconds(), _own_seconds()
@@ -58,12 +58,18 @@ class OtherLoad:
 
 
 def _busy_seconds() -> float | None:
-    """Processor seconds all processes of this machine have used."""
+    """Processor seconds that all processes have used on the cores this one may use."""
+    total = 0
     try:
-        user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
-    except (OSError, ValueError):
+        allowed = {f"cpu{n}" for n in os.sched_getaffinity(0)}
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *ticks = line.split()
+            if name in allowed:
+                user, nice, system, _, _, irq, softirq, *_ = map(int, ticks)
+                total += user + nice + system + irq + softirq
+    except (AttributeError, OSError, ValueError):         # not Linux
         return None
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def _own_seconds() -> float:

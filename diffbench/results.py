@@ -18,14 +18,18 @@ from diffbench.store import Store, write_atomically
 if TYPE_CHECKING:
     import pandas
 
+BUSY_CORES = 0.5                      # of other processes, above which a timing is remarked upon
 RECORDS = "cells"                     # folder of the records inside a run
 LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing",
            "scheduler", "steps", "guidance_scale", "seed")
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", "train_images_per_second", "train_images_per_second_low",
             "train_images_per_second_high", "sample_images_per_second", "sample_images_per_second_low", "sample_images_per_second_high",
-            "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
-PROVENANCE = ("extractor", "extractor_key", "reference_count", "sample_count", "clamped_share", "device", "dtype", "threads", "torch", "diffbench", "origins",
+            "train_cores_of_others", "sample_cores_of_others", "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
+PROVENANCE = ("extractor", "extractor_key", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked",
+              "clamped_share", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
               "git_commit", "started_at")
+COUNTS = ("reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters", "train_steps",
+          "throughput_batch_size")
 
 
 class Rows:
@@ -93,6 +97,8 @@ class Rows:
         for role, key in planned.stages.items():
             if outcomes[role].status == "ok":
                 row |= self._of_stage(role, key)
+        if root is None:
+            row["reason"] = "; ".join(remarks(row))
         return row
 
     def _of_stage(self, role: str, key: str) -> dict[str, Any]:
@@ -106,20 +112,35 @@ class Rows:
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
                 "extractor_key": extractor.key[:12]}
         if role == "features":
-            return {}
+            return {"feature_count": store.read_json(stage.name, key, "facts.json")["feature_count"]}
         facts = store.read_json(stage.name, key, "facts.json")
         if role == "train":
             return {"train_loss": facts["train_loss"]}
         if role == "sample":
-            return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "dtype", "threads")}
+            return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "dtype", "threads")} | {
+                "sample_batch_size": facts["batch_size"], "sample_batch_size_asked": facts["batch_size_asked"]}
         rate = {"median": facts["images"] / facts["median_seconds"], "low": facts["images"] / facts["quartile_seconds"][1],
                 "high": facts["images"] / facts["quartile_seconds"][0]}
         name = "train_images_per_second" if role == "throughput:training" else "sample_images_per_second"
-        row = {name: rate["median"], f"{name}_low": rate["low"], f"{name}_high": rate["high"]}
+        row = {name: rate["median"], f"{name}_low": rate["low"], f"{name}_high": rate["high"], "cores": facts["cores"],
+               name.replace("images_per_second", "cores_of_others"): facts["cores_of_others"]}
         if role == "throughput:sampling":
             row |= {k: facts[k] for k in ("parameters", "gmac_per_nfe", "seconds_per_nfe")} | {"throughput_batch_size": facts["batch_size"],
                                                                                               "peak_memory_bytes": facts.get("peak_memory_bytes")}
         return row
+
+
+def remarks(row: dict[str, Any]) -> list[str]:
+    """What a reader should know of a row that is ok."""
+    said = []
+    if row["sample_batch_size"] < row["sample_batch_size_asked"]:
+        said.append(f"sampled in batches of {row['sample_batch_size']} instead of {row['sample_batch_size_asked']} after running out of memory")
+    others = max(row.get("train_cores_of_others") or 0.0, row.get("sample_cores_of_others") or 0.0)
+    if others > BUSY_CORES:
+        said.append(f"speed was measured while other processes kept {others:.1f} of {row['cores']} cores busy")
+    if row.get("feature_count") and row["sample_count"] <= row["feature_count"]:
+        said.append(f"{row['sample_count']} samples for {row['feature_count']} features: the distance rests on a covariance that is rank-deficient")
+    return said
 
 
 def varying_options(plan: Plan) -> list[str]:
@@ -185,7 +206,7 @@ def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.
     for name in columns:                                  # a column nothing was measured for is empty, not of unknown type
         if name in (*MEASURED, *metrics) or name in ("guidance_scale", "clamped_share"):
             table[name] = table[name].astype("float64")
-        if name in ("reference_count", "sample_count", "threads", "parameters", "train_steps", "throughput_batch_size"):
+        if name in COUNTS:
             table[name] = table[name].astype("Int64")
         if name in options and table[name].map(lambda v: isinstance(v, list)).any():
             table[name] = table[name].map(lambda v: "-".join(map(str, v)) if isinstance(v, list) else v)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from diffbench.contracts import Dataset
 from diffbench.denoiser import Denoiser, as_condition, condition_of
 from diffbench.errors import Diverged
 from diffbench.graph import VERSIONS
+from diffbench.machine import OtherLoad, cores
 from diffbench.matrix import Cell
 from diffbench.parallel import ALONE, Ranks
 from diffbench.planning import rebuild_cell
@@ -146,7 +146,8 @@ def reference(context: Context) -> Files:
 def features(context: Context) -> Files:
     """What extractor and judge see in the samples of a cell."""
     samples = context.tensors("sample", "images.safetensors")
-    return {"seen.safetensors": safetensors.torch.save(_seen(context, samples["images"], samples.get("labels")))}
+    seen = _seen(context, samples["images"], samples.get("labels"))
+    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": _json({"feature_count": seen["features"].shape[1]})}
 
 
 def evaluate(context: Context) -> Files:
@@ -161,14 +162,14 @@ def throughput(context: Context) -> Files:
     """Seconds of a whole sampler run, or of optimiser steps, with the device to itself; networks need no training for that."""
     cell = context.cell()
     settings = context.task["throughput"]
-    load_before = os.getloadavg()
+    others = OtherLoad()
     if context.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(context.device)
     facts = _timed_training(cell, settings["repeats"], context) if context.task["of"] == "training" else _timed_sampling(cell, settings, context)
     if context.device.type == "cuda":
         facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(context.device)
     facts |= {"threads": context.threads, "is_deterministic": context.execution["is_deterministic"],
-              "load_before": load_before[0], "load_after": os.getloadavg()[0]}
+              "cores": cores(), "cores_of_others": others.cores()}
     return {"facts.json": _json(facts)}
 
 
@@ -180,7 +181,6 @@ STAGES: dict[str, Callable[[Context], Files]] = {
 
 def _timed_sampling(cell: Cell, settings: dict[str, Any], context: Context) -> dict[str, Any]:
     batch = settings["batch_size"]
-    cell = replace(cell, sample=replace(cell.sample, batch_size=batch, count=batch))
     model = training.build(cell, context.device).eval()
     split, helpers = _made_up(cell, batch), drawing.helpers_for(cell, context.device)
     timing = measure(lambda: drawing.draw(cell, model, condition_of(split), helpers, context.device, range(batch)), settings["repeats"], context.device)

@@ -117,7 +117,7 @@ def test_an_artefact_that_goes_bad_while_it_is_needed_is_built_again(tmp_path, h
     more = of([{"ddim": {"steps": 3}}])
     done = run(tmp_path, more, watchers=[notes])
     assert done.counts == {"ok": 1}
-    assert any("is damaged, rebuilding" in note for note in notes.said), notes.said
+    assert any("is damaged and set aside" in note for note in notes.said), notes.said
     assert len(list((home.root / "damaged").iterdir())) == 1
 
 
