@@ -6,6 +6,7 @@ partial/sample/<key>/00000500/     a block: images 500 and on, drawn
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -52,7 +53,8 @@ class Pieces:
         target = self._path(number)
         shutil.rmtree(target, ignore_errors=True)
         facts = json.dumps({"belongs": self.belongs, **piece.facts}, indent=1, sort_keys=True, allow_nan=False).encode()
-        publish_folder(target, {STATE: safetensors.torch.save(piece.tensors), FACTS: facts}, {}, self.aside)
+        with contextlib.suppress(FileExistsError):        # another try of the same work was as fast; its copy stays
+            publish_folder(target, {STATE: safetensors.torch.save(piece.tensors), FACTS: facts}, {}, self.aside)
 
     def read(self, number: int) -> Piece | None:
         """A piece, or None where it is not there, damaged, or not made for this work; the log says why."""

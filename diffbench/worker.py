@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffbench.errors import DiffbenchError, Diverged
+from diffbench.errors import DiffbenchError, Diverged, FailedElsewhere
 from diffbench.store import Store, write_atomically
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def run(store_root: str, attempt: str) -> int:
         start = time.perf_counter()
         files = _do(content, store, _Progress(folder / "progress.json"))
         outcome = {"seconds": time.perf_counter() - start, "host": socket.gethostname(), "attempt": folder.name,
-                   **{name: content["execution"][name] for name in ("device", "threads")}}
+                   **{name: content["execution"][name] for name in ("device", "threads", "is_deterministic")}}
         task = {name: content[name] for name in ("stage", "key", "identity", "task", "parents")}
         store.publish(content["stage"], content["key"], task, files | {"outcome.json": json.dumps(outcome).encode()})
         store.forget_partial(content["stage"], content["key"])
@@ -75,6 +75,8 @@ def _do(content: dict[str, Any], store: Store, progress: Progress) -> dict[str, 
 
 def failure(error: Exception) -> dict[str, str]:
     """Status, kind and one line for the row."""
+    if isinstance(error, FailedElsewhere):
+        return error.said
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, Diverged):
         return {"status": "diverged", "kind": "diverged", "reason": text}
