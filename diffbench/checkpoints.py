@@ -6,6 +6,7 @@ partial/sample/<key>/00000500/     a block: images 500 and on, drawn
 
 from __future__ import annotations
 
+import errno
 import json
 import secrets
 import time
@@ -57,6 +58,9 @@ class Pieces:
         try:
             manifest.write_folder(aside, *self._named(number), {STATE: safetensors.torch.save(piece.tensors), FACTS: facts})
             durable.publish_folder(aside, self._path(number), top=self.aside.parent)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):               # else another try of the same work was as fast; its copy stays
+                raise
         finally:
             durable.disk.rmtree(aside)
 

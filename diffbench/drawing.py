@@ -40,7 +40,7 @@ def blocks(cell: Cell, model: Denoiser, helpers: Helpers, device: torch.device, 
             strays += [i for i, fine in zip(indices, is_finite.tolist(), strict=True) if not fine]
             tensors = {"images": to_pixels(x_0)} | ({} if labels is None else {"labels": labels[indices.start : indices.stop]})
             block = Piece(tensors=tensors, facts={"evaluations": model.evaluations - before, "clamped": int((x_0.abs() > 1).sum())})
-            if is_finite.all():                                                  # a failure is never kept
+            if is_finite.all() and indices.stop < cell.sample.count:             # a failure is never kept; the last is published at once
                 pieces.write(first, block)
         done.append(block)
     if strays:

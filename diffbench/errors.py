@@ -46,6 +46,14 @@ class Diverged(DiffbenchError, ArithmeticError):
     """A loss or a sample became NaN or infinite."""
 
 
+class FailedElsewhere(DiffbenchError):
+    """A process that works for a stage failed, and has said how: status, kind and reason, as in the error.json of an attempt."""
+
+    def __init__(self, said: dict[str, str]):
+        super().__init__(said["reason"])
+        self.said = said
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a matrix: the path to it, such as ("axes", "scheduler", 2), and a sentence."""

@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from diffbench.errors import DiffbenchError, Diverged
+from diffbench.errors import DiffbenchError, FailedElsewhere
 from diffbench.parallel import PeerLost, Ranks
 from diffbench.store import Store, write_flushed
 from diffbench.values import Progress
@@ -31,13 +31,12 @@ if TYPE_CHECKING:
 
 EXCHANGE_SECONDS = 600                # how long ranks wait for one that sends nothing
 PEER_SECONDS = 10                     # how long to wait for the reason where a rank only says that another is gone
-RAISED = {"diverged": Diverged, "request": DiffbenchError, "memory": MemoryError}
 
 
 def train(context: Context) -> Files:
     """The files of a train stage, made by as many ranks as its task names GPUs, or processes where it runs on a CPU.
 
-    Raises what a rank raised, with the rank in the message, or says how it ended.
+    Raises FailedElsewhere with what the first rank that failed said, or how it ended.
     """
     count = context.gpus
     content = {"stage": "train", "key": context.key, "task": context.task, "parents": context.parents,
@@ -76,7 +75,7 @@ def _listen(processes: list[subprocess.Popen], progress: Progress) -> None:
     while done < len(processes):
         ready = selector.select(None if missed is None else max(0.0, deadline - time.monotonic()))
         if missed is not None and not ready:
-            _fail(missed[0], len(processes), missed[1])
+            _fail(missed[0], len(processes), missed[1] | {"kind": "code"})
         for key, _ in ready:
             rank, data = key.data, os.read(key.fd, 65536)
             *lines, pending[rank] = (pending[rank] + data).split(b"\n")
@@ -91,12 +90,13 @@ def _listen(processes: list[subprocess.Popen], progress: Progress) -> None:
                     missed, deadline = (rank, said["failed"]), time.monotonic() + PEER_SECONDS
             if not data:                                  # a rank that has said its last word stays until it is ended
                 code = processes[rank].wait()
-                how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code} and no result"
-                _fail(rank, len(processes), {"kind": "code", "reason": how})
+                how = f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code} and no result"
+                _fail(rank, len(processes), {"status": "failed", "kind": "code", "reason": how})
 
 
 def _fail(rank: int, count: int, said: dict[str, str]) -> NoReturn:
-    raise RAISED.get(said["kind"], RuntimeError)(f"rank {rank} of {count}: {said['reason']}")
+    of_all = said["kind"] in ("diverged", "request")      # every rank would say the same
+    raise FailedElsewhere(said if of_all else said | {"reason": f"rank {rank} of {count}: {said['reason']}"})
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
         _train(told, lambda done, of, **figures: words.write(json.dumps({"progress": [done, of, figures]}) + "\n"))
         said: dict[str, Any] = {"done": True}
     except PeerLost as error:
-        said = {"failed": {"kind": "peer", "reason": str(error)}}
+        said = {"failed": {"status": "failed", "kind": "peer", "reason": str(error)}}
     except Exception as error:  # noqa: BLE001  whatever a training raises is the reason of the stage
         traceback.print_exc()
         said = {"failed": worker.failure(error)}

@@ -57,7 +57,8 @@ class Context:
 
     def pieces(self, **belongs: Any) -> Pieces:
         """What earlier tries left, where it was made as this try would make it: with these settings, and all else that changes bits."""
-        made_with = {"key": self.key, "version": VERSIONS[self.stage], "threads": self.threads, "device": self.device.type, "torch": str(torch.__version__)}
+        made_with = {"key": self.key, "version": VERSIONS[self.stage], "threads": self.threads, "device": self.device.type, "torch": str(torch.__version__),
+                     "processor": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else torch.backends.cpu.get_cpu_capability()}
         return Pieces(folder=self.partial, aside=self.store.root / "staging", belongs=made_with | belongs)
 
     def cell(self) -> Cell:

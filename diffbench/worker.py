@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffbench.claims import join
-from diffbench.errors import Damaged, DiffbenchError, DiskFull, Diverged
+from diffbench.errors import Damaged, DiffbenchError, DiskFull, Diverged, FailedElsewhere
 from diffbench.store import Store, write_atomically
 from diffbench.turns import turn
 
@@ -41,7 +41,7 @@ def run(store_root: str, attempt: str) -> int:
             start = time.perf_counter()
             files = _do(content, store, _Progress(folder / "progress.json"))
         outcome = {"seconds": time.perf_counter() - start, "host": socket.gethostname(), "attempt": folder.name,
-                   **{name: execution[name] for name in ("device", "threads")}}
+                   **{name: execution[name] for name in ("device", "threads", "is_deterministic")}}
         task = {name: content[name] for name in ("stage", "key", "identity", "task", "parents")}
         store.publish(content["stage"], content["key"], task, files | {"outcome.json": json.dumps(outcome).encode()})
         store.forget_partial(content["stage"], content["key"])
@@ -85,6 +85,8 @@ def _do(content: dict[str, Any], store: Store, progress: Progress) -> dict[str, 
 
 def failure(error: Exception) -> dict[str, str]:
     """Status, kind and one line for the row."""
+    if isinstance(error, FailedElsewhere):
+        return error.said
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, Damaged):
         return {"status": "failed", "kind": "damaged", "reason": text, "stage": error.stage, "artefact": error.key}
