@@ -188,10 +188,17 @@ def load(path: str | Path) -> pandas.DataFrame:
     if path.suffix == ".parquet":
         return pandas.read_parquet(path)
     if (path / RECORDS).is_dir():
-        return frame([json.loads(p.read_bytes()) for p in sorted((path / RECORDS).glob("*.json"))], order=_order(path))
+        return frame([_record(p) for p in sorted((path / RECORDS).glob("*.json"))], order=_order(path))
     if (path / "results.parquet").is_file():
         return pandas.read_parquet(path / "results.parquet")
     raise DiffbenchError(f"{path} holds no results: neither {RECORDS}/ nor results.parquet is there")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DiffbenchError(f"{path} is no record of a cell: {error}. Running the matrix again writes it anew") from None
 
 
 def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.DataFrame:

@@ -2,6 +2,9 @@
 
 import ctypes
 import os
+import resource
+import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,3 +49,37 @@ def greedy(x):
 
 
 fails(greedy, "Greedy")
+
+
+def leaking(x):
+    """Takes memory until there is no more."""
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+    while True:
+        KEPT.append(torch.ones(1 << 28))
+
+
+def spoiling_one(x):
+    """One sample in the middle, as a numerical accident would."""
+    x[3 % len(x)] = float("nan")
+
+
+KEPT = []
+fails(leaking, "Leaking")
+fails(lambda x: os.kill(os.getpid(), signal.SIGKILL), "Killing")
+fails(lambda x: sys.exit(0), "Exiting")
+fails(spoiling_one, "SpoilingOne")
+
+
+def gives(what, name):
+    """Registers a scheduler whose every step gives `what`."""
+    def step(self, denoise, schedule, x_t, t, s, state, noise):
+        denoise(x_t, t)
+        return what(x_t), None
+    cls = type(name, (diffbench.Scheduler,), {"__doc__": f"Gives what {name} says.", "__annotations__": {"steps": int}, "steps": 2, "step": step, "__module__": __name__})
+    return diffbench.register(dataclass(frozen=True, kw_only=True)(cls))
+
+
+gives(lambda x: x[:, :, 1:], "WrongShape")
+gives(lambda x: x.double(), "WrongDtype")
+gives(lambda x: torch.full_like(x, 0.25), "Constant")
+gives(lambda x: torch.full_like(x, 1.5), "TooBright")
