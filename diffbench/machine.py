@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -42,8 +44,20 @@ def fingerprint(device: str) -> dict[str, Any]:
     return facts | {"cpu": cpu_name(), "cores": cores(), "capability": torch.backends.cpu.get_cpu_capability()}
 
 
+@functools.cache
+def machine_digest(device: str) -> str:
+    """The fingerprint in twelve characters: what earlier timings are found by."""
+    from diffbench.specs import digest
+
+    return digest(fingerprint(device))[:12]
+
+
 def nvidia_driver() -> str:
-    """The version of NVIDIA's driver, or '' where nvidia-smi does not answer."""
+    """The version of NVIDIA's driver, or '' where neither the kernel nor nvidia-smi tells it."""
+    with contextlib.suppress(OSError):                    # asked by every worker on a GPU, and nvidia-smi takes a second
+        found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", Path("/proc/driver/nvidia/version").read_text())
+        if found:
+            return found[1]
     try:
         answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -25,6 +25,12 @@ class Train(Options):
     flip: bool = False                                                    # random horizontal flips
     precision: Literal["auto", "float32", "bfloat16"] = "auto"            # of the network; auto: bfloat16 autocast on CUDA, float32 elsewhere
 
+    def dtype_on(self, device: str) -> str:
+        """What `precision` means on a kind of device, "cpu" or "cuda": "float32" or "bfloat16"."""
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if device == "cuda" else "float32"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Options):

@@ -77,6 +77,10 @@ class Store:
             return False
         return True
 
+    def is_published(self, stage: str, key: str) -> bool:
+        """Whether an artefact's manifest is there; its files are not read. For looking only: what goes on from an artefact asks `has`."""
+        return os.path.isfile(f"{self.root}/store/{stage}/{key[:2]}/{key}/{MANIFEST}")
+
     def set_aside(self, stage: str, key: str) -> Path:
         """Moves an artefact to damaged/."""
         target = self.root / "damaged" / f"{stage}-{key}-{time.time_ns()}"
@@ -175,6 +179,16 @@ def write_flushed(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Adds a line by a single write, so that several processes may add to one file; not waited for: for what can be derived again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(handle, line + b"\n")
+    finally:
+        os.close(handle)
 
 
 def flush_folder(folder: Path) -> None:

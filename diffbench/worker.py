@@ -6,6 +6,7 @@ It reads its task from the attempt's folder and answers through the store alone:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -15,7 +16,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from diffbench import history
 from diffbench.errors import DiffbenchError, Diverged
+from diffbench.machine import machine_digest
 from diffbench.store import Store, write_atomically
 
 PROGRESS_SECONDS = 0.5
@@ -30,11 +33,15 @@ def run(store_root: str, attempt: str) -> int:
         store = Store(store_root)
         start = time.perf_counter()
         files = _do(content, store, _Progress(folder / "progress.json"))
-        outcome = {"seconds": time.perf_counter() - start, "host": socket.gethostname(), "attempt": folder.name,
-                   **{name: content["execution"][name] for name in ("device", "threads")}}
+        seconds, execution = time.perf_counter() - start, content["execution"]
+        machine = machine_digest("cuda:0" if execution["device"] == "cuda" else execution["device"])
+        outcome = {"seconds": seconds, "host": socket.gethostname(), "attempt": folder.name, "machine": machine,
+                   **{name: execution[name] for name in ("device", "threads")}}
         task = {name: content[name] for name in ("stage", "key", "identity", "task", "parents")}
         store.publish(content["stage"], content["key"], task, files | {"outcome.json": json.dumps(outcome).encode()})
         store.forget_partial(content["stage"], content["key"])
+        with contextlib.suppress(OSError):                # what was published stays, whether or not its time can be noted
+            history.note(store.root, content, seconds, execution["threads"], machine)
     except Exception as error:  # noqa: BLE001  whatever a stage raises becomes its reason
         traceback.print_exc()
         write_atomically(folder / "error.json", json.dumps(_failure(error)).encode())
