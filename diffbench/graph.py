@@ -126,7 +126,10 @@ class _Builder:
             task = {"metric": self.names.describe(metric)} | self._work(cell.sample.count, cell.dataset, extractor, metric)
             stages[f"evaluate:{column}"] = self._add("evaluate", {"features": features, **measured}, task,
                                                      {"features": features, "reference": reference}, f"{column} of {shown}")
-            self._once(lambda measured=measured, task=task, column=column: self._floor(cell, measured, task, column), "floor", cell.dataset, metric, reference)
+            floor = self._once(lambda measured=measured, task=task, column=column: self._add(
+                "evaluate", {"features": "held_out", **measured}, task, {"reference": reference}, f"{column} of held-out real images"),
+                "floor", cell.dataset, metric, reference)
+            self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = floor
         return stages
 
     def _reference(self, cell: Cell) -> tuple[dict[str, str], str, dict[str, Any]]:
@@ -141,10 +144,6 @@ class _Builder:
             judge = data | {"seed": JUDGE_SEED} | self._work(1, cell.dataset)
             eyes["classifier"] = self._add("classifier", {"dataset": dataset, "seed": JUDGE_SEED}, judge, {}, f"judge for {shown}")
         return eyes, self._add("reference", {"dataset": dataset, **eyes}, task | look, eyes, shown), task
-
-    def _floor(self, cell: Cell, measured: dict[str, Any], task: dict[str, Any], column: str) -> None:
-        self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = self._add(
-            "evaluate", {"features": "held_out", **measured}, task, {"reference": measured["reference"]}, f"{column} of held-out real images")
 
     def _throughput(self, cell: Cell, described: dict[str, Any]) -> dict[str, str]:
         settings = settings_json(self.matrix.throughput)

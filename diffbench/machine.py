@@ -14,6 +14,8 @@ from typing import Any
 
 PACKAGES = ("diffbench", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors")
 
+DRIVER = Path("/proc/driver/nvidia/version")
+
 
 def cores() -> int:
     """CPU cores this process may use."""
@@ -55,7 +57,7 @@ def machine_digest(device: str) -> str:
 def nvidia_driver() -> str:
     """The version of NVIDIA's driver, or '' where neither the kernel nor nvidia-smi tells it."""
     with contextlib.suppress(OSError):                    # asked by every worker on a GPU, and nvidia-smi takes a second
-        found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", Path("/proc/driver/nvidia/version").read_text())
+        found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", DRIVER.read_text())
         if found:
             return found[1]
     try:

@@ -154,9 +154,10 @@ def option_value(cell: Any, name: str, plan: Plan) -> Any:
 def _record(path: Path) -> dict[str, Any]:
     """The record of a cell as an earlier run left it; empty where there is none that can be read."""
     try:
-        return json.loads(path.read_bytes())
+        row = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _option_owners(cell: Any) -> dict[str, Options]:
