@@ -162,7 +162,7 @@ def _describe_run(made: Plan, folder: Path) -> None:
     for more in registry.answers("diffbench_environment"):
         facts |= more
     for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), ("environment.json", facts)):
-        write_atomically(folder / name, json.dumps(data, indent=1).encode())
+        write_atomically(folder / name, json.dumps(data, indent=None if name == "plan.json" else 1).encode())       # a plan may be long
 
 
 class _Hooks:

@@ -222,6 +222,11 @@ class Conditioning(Component):
         """w of eps_null + w (eps_cond - eps_null), or None where nothing is guided."""
         return None
 
+    @property
+    def evaluations(self) -> int:
+        """Claimed network evaluations of one guided prediction, a doubled batch counting two; the harness counts the real ones."""
+        return 1
+
     def costs_as(self) -> Conditioning:
         """A conditioning whose sampling takes the same time, where options only change numbers: throughput is measured once for both."""
         return self

@@ -37,6 +37,15 @@ class Disk:
             while left:
                 left = left[file.write(left):]
 
+    def append(self, path: Path, data: bytes) -> None:
+        """Adds to the end of a file, which is made where it is not there, by one write."""
+        with _explained(path, len(data)):
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(handle, data)
+            finally:
+                os.close(handle)
+
     def flush(self, file: io.FileIO) -> None:
         """Waits until a file's content is on the disk."""
         with _explained(Path(file.name)):
@@ -93,6 +102,12 @@ def write_atomically(path: Path, data: bytes) -> None:
             disk.unlink(aside)
         raise
     disk.flush_folder(path.parent)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Adds a line by a single write, so that several processes may add to one file; not waited for: for what can be derived again."""
+    make_folders(path.parent)
+    disk.append(path, line + b"\n")
 
 
 def make_folders(path: Path, top: Path | None = None) -> None:

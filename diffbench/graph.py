@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
+from diffbench import source
 from diffbench.errors import DataError
 from diffbench.machine import fingerprint
 from diffbench.matrix import Cell, Matrix
-from diffbench.planning import CellPlan, Plan, Stage, describe_cell
+from diffbench.options import Options
+from diffbench.planning import CellPlan, Plan, Stage, describe_cell, planned_nfe
 from diffbench.registry import Registry
 from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 2, "sample": 3, "features": 2, "evaluate": 1, "throughput": 2}
+VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 3, "sample": 3, "features": 2, "evaluate": 1, "throughput": 2}
+# The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
+# component's is: whoever edits a loss or a step must not be shown the numbers of before.
+_NETWORK = ("contracts", "denoiser", "discrete", "training", "transitions", "values")
+CODE = {
+    "train": (*_NETWORK, "checkpoints", "parallel", "splits"), "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
+    "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "stages", "timing"),
+    "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"), "extractor": ("classifier", "splits"),
+    "reference": ("classifier", "splits", "stages"), "features": ("classifier", "stages"), "evaluate": ("frechet", "stages"),
+}
 JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
 EXTRACTOR_SEED = 0
 GUIDE_SEED = 2                        # nor may the classifier that guides
@@ -58,7 +70,9 @@ class _Builder:
 
     def __init__(self, plan: Plan):
         self.plan, self.matrix, self.names = plan, plan.matrix, plan.names
+        self.device = plan.device.partition(":")[0]
         self.fingerprints: dict[Any, str] = {}
+        self.heads = {name: {"stage": name, "schema": version, **_under_development(name)} for name, version in VERSIONS.items()}
         self.remembered: dict[tuple[Any, ...], Any] = {}
 
     def why_not(self, cell: Cell) -> str | None:
@@ -78,37 +92,44 @@ class _Builder:
 
     def _train(self, cell: Cell, described: dict[str, Any]) -> str:
         parts = {kind: self.names.identity(getattr(cell, kind), "training") for kind in TRAINING_PARTS}
-        content = {"dataset": self.content_of(cell), **parts, "train": settings_json(cell.train, identity=True), "seed": cell.seed}
+        settings = settings_json(cell.train, identity=True) | {"precision": cell.train.dtype_on(self.device)}      # auto is not one thing
+        content = {"dataset": self.content_of(cell), **parts, "train": settings, "seed": cell.seed}
         shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.parameterization, cell.conditioning))]
-        return self._add("train", content, described, {}, f"{', '.join(shown)}, seed {cell.seed}")
+        work = self._work(cell.train.steps * cell.train.batch_size, cell.dataset, cell.backbone, cell.train.batch_size, cell.train.precision)
+        return self._add("train", content, described | work, {}, f"{', '.join(shown)}, seed {cell.seed}")
 
     def _sample(self, cell: Cell, described: dict[str, Any], train: str) -> str:
-        sampling = {kind: self.names.identity(getattr(cell, kind), "training", "sampling") for kind in ("conditioning", "spacing", "scheduler")}
+        sampling = {kind: self.names.identity(component, "training", "sampling") for kind, component in cell.components().items()}
         parents = {"train": train}
         if cell.conditioning.needs_classifier:
             parents["noisy_classifier"] = self._once(lambda: self._noisy_classifier(cell), "noisy_classifier", cell.dataset, cell.noise_schedule)
         content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}
-        return self._add("sample", content, described, parents, self._sample_label(cell))
+        work = self._work(cell.sample.count * planned_nfe(cell), cell.dataset, cell.backbone)
+        return self._add("sample", content, described | work, parents, self._sample_label(cell))
 
     def _noisy_classifier(self, cell: Cell) -> str:
         content = {"dataset": self.content_of(cell), "noise_schedule": self.names.identity(cell.noise_schedule, "training"), "seed": GUIDE_SEED}
         task = {"dataset": self.names.describe(cell.dataset), "noise_schedule": self.names.describe(cell.noise_schedule), "seed": GUIDE_SEED}
         shown = f"{self.names.full(cell.dataset)} under {self.names.label(cell.noise_schedule)}"
-        return self._add("noisy_classifier", content, task, {}, shown)
+        return self._add("noisy_classifier", content, task | self._work(1, cell.dataset), {}, shown)
 
     def _measured(self, cell: Cell, sample: str) -> dict[str, str]:
         metrics, extractor = self._metrics(cell), self.matrix.extractor
         eyes, reference, task = self._once(lambda: self._reference(cell), "reference", cell.dataset, any(m.needs_judge for m in metrics))
         shown = self._sample_label(cell)
-        features = self._add("features", {"sample": sample, **eyes}, task, {"sample": sample, **eyes}, shown)
+        seen = task | self._work(cell.sample.count, cell.dataset, extractor)
+        features = self._add("features", {"sample": sample, **eyes}, seen, {"sample": sample, **eyes}, shown)
         stages = {"features": features}
         for metric in metrics:
             column = metric.column(extractor)
             measured = {"metric": self.names.identity(metric, "measuring"), "reference": reference}
-            task = self._once(lambda metric=metric: {"metric": self.names.describe(metric)}, "metric", metric)
+            task = {"metric": self.names.describe(metric)} | self._work(cell.sample.count, cell.dataset, extractor, metric)
             stages[f"evaluate:{column}"] = self._add("evaluate", {"features": features, **measured}, task,
                                                      {"features": features, "reference": reference}, f"{column} of {shown}")
-            self._once(lambda measured=measured, task=task, column=column: self._floor(cell, measured, task, column), "floor", cell.dataset, metric, reference)
+            floor = self._once(lambda measured=measured, task=task, column=column: self._add(
+                "evaluate", {"features": "held_out", **measured}, task, {"reference": reference}, f"{column} of held-out real images"),
+                "floor", cell.dataset, metric, reference)
+            self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = floor
         return stages
 
     def _reference(self, cell: Cell) -> tuple[dict[str, str], str, dict[str, Any]]:
@@ -116,32 +137,33 @@ class _Builder:
         dataset, extractor, shown = self.content_of(cell), self.matrix.extractor, self.names.full(cell.dataset)
         data = {"dataset": self.names.describe(cell.dataset)}
         task = data | {"extractor": self.names.describe(extractor)}
+        look = self._work(1, cell.dataset, extractor)
         content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED}
-        eyes = {"extractor": self._add("extractor", content, task | {"seed": EXTRACTOR_SEED}, {}, shown)}
+        eyes = {"extractor": self._add("extractor", content, task | look | {"seed": EXTRACTOR_SEED}, {}, shown)}
         if any(m.needs_judge for m in self._metrics(cell)):
-            eyes["classifier"] = self._add("classifier", {"dataset": dataset, "seed": JUDGE_SEED}, data | {"seed": JUDGE_SEED}, {}, f"judge for {shown}")
-        return eyes, self._add("reference", {"dataset": dataset, **eyes}, task, eyes, shown), task
-
-    def _floor(self, cell: Cell, measured: dict[str, Any], task: dict[str, Any], column: str) -> None:
-        self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = self._add(
-            "evaluate", {"features": "held_out", **measured}, task, {"reference": measured["reference"]}, f"{column} of held-out real images")
+            judge = data | {"seed": JUDGE_SEED} | self._work(1, cell.dataset)
+            eyes["classifier"] = self._add("classifier", {"dataset": dataset, "seed": JUDGE_SEED}, judge, {}, f"judge for {shown}")
+        return eyes, self._add("reference", {"dataset": dataset, **eyes}, task | look, eyes, shown), task
 
     def _throughput(self, cell: Cell, described: dict[str, Any]) -> dict[str, str]:
         settings = settings_json(self.matrix.throughput)
         around = {"image_shape": list(cell.dataset.image_shape), "classes": cell.dataset.classes, "condition_shape": cell.dataset.condition_shape,
-                  "throughput": settings, "machine": fingerprint(self.plan.device),
-                  "backbone": self.names.identity(cell.backbone, "training"), "precision": cell.train.precision,
-                  "parameterization": self.names.identity(cell.parameterization, "training")}
-        training = around | {"of": "training", "objective": self.names.identity(cell.objective, "training"), "batch_size": cell.train.batch_size,
-                             "conditioning": self.names.identity(cell.conditioning, "training")}
+                  "throughput": settings, "machine": fingerprint(self.plan.device)}
+        training = around | {kind: self.names.identity(getattr(cell, kind), "training") for kind in TRAINING_PARTS if kind != "noise_schedule"} | {
+            "of": "training", "batch_size": cell.train.batch_size, "dtype": cell.train.dtype_on(self.device)}
         costs = self._once(cell.conditioning.costs_as, "costs", cell.conditioning)
-        sampling = around | {"of": "sampling", "conditioning": self.names.identity(costs, "training", "sampling"), "clip": cell.sample.clip,
-                             "scheduler": self.names.identity(cell.scheduler, "sampling")}
+        network = {"backbone": cell.backbone, "parameterization": cell.parameterization, "conditioning": costs}
+        sampling = around | {kind: self.names.identity(component, "training", "sampling") for kind, component in network.items()} | {
+            "of": "sampling", "scheduler": self.names.identity(cell.scheduler, "sampling"), "clip": cell.sample.clip, "dtype": "float32",
+            "learned_variance": cell.objective.learns_variance}
         backbone, task = self.names.label(cell.backbone), described | {"throughput": settings}
         shown = f"{self.names.label(cell.scheduler)} on {backbone}, {self.names.label(cell.conditioning)}"
+        repeats, batch = self.matrix.throughput.repeats, self.matrix.throughput.batch_size
+        steps = {"of": "training"} | self._work(repeats * cell.train.batch_size, cell.dataset, cell.backbone, "training")
+        runs = {"of": "sampling"} | self._work(repeats * batch * planned_nfe(cell), cell.dataset, cell.backbone, "sampling")
         return {
-            "throughput:training": self._add("throughput", training, task | {"of": "training"}, {}, f"training {backbone}"),
-            "throughput:sampling": self._add("throughput", sampling, task | {"of": "sampling"}, {}, shown),
+            "throughput:training": self._add("throughput", training, task | steps, {}, f"training {backbone}"),
+            "throughput:sampling": self._add("throughput", sampling, task | runs, {}, shown),
         }
 
     def content_of(self, cell: Cell) -> dict[str, Any]:
@@ -172,11 +194,16 @@ class _Builder:
         return f"{', '.join(shown)}, seed {cell.seed}"
 
     def _add(self, name: str, content: dict[str, Any], task: dict[str, Any], parents: dict[str, str], shown: str) -> str:
-        whole = {"stage": name, "schema": VERSIONS[name], **content}
+        whole = {**self.heads[name], **content}
         key = digest(whole)
         if key not in self.plan.stages:
             self.plan.stages[key] = Stage(name, key, whole, task, parents, shown)
         return key
+
+    def _work(self, units: int, *parts: Any) -> dict[str, Any]:
+        """How much a stage does, and the parts that decide what one unit of it costs: what its time is estimated by."""
+        like = self._once(lambda: digest([self.names.describe(p) if isinstance(p, Options) else p for p in parts])[:12], "work", *parts)
+        return {"work": {"like": like, "units": max(1, units)}}
 
     def _once(self, make: Callable[[], Any], what: str, *parts: Any) -> Any:
         """What `make` gives, made once for the same parts; every part lives as long as the matrix."""
@@ -184,3 +211,10 @@ class _Builder:
         if key not in self.remembered:
             self.remembered[key] = make()
         return self.remembered[key]
+
+
+def _under_development(stage: str) -> dict[str, str]:
+    """The source of what computes a stage, where the harness is installed for development."""
+    if not source.is_editable(importlib.metadata.distribution("diffbench")):
+        return {}
+    return {"harness": source.code_hash(*(f"diffbench.{module}" for module in CODE[stage]))}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
+import re
 import subprocess
 import time
 from importlib import metadata
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("diffbench", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors")
+
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def cores() -> int:
@@ -41,6 +45,14 @@ def fingerprint(device: str) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(torch.device(device))
         return facts | {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory, "cuda": torch.version.cuda, "driver": nvidia_driver()}
     return facts | {"cpu": cpu_name(), "cores": cores(), "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+@functools.cache
+def machine_digest(device: str) -> str:
+    """The fingerprint in twelve characters: what earlier timings are found by."""
+    from diffbench.specs import digest
+
+    return digest(fingerprint(device))[:12]
 
 
 class OtherLoad:
@@ -77,7 +89,11 @@ def _own_seconds() -> float:
 
 
 def nvidia_driver() -> str:
-    """The version of NVIDIA's driver, or '' where nvidia-smi does not answer."""
+    """The version of NVIDIA's driver, or '' where neither the kernel nor nvidia-smi tells it."""
+    with contextlib.suppress(OSError):                    # asked by every worker on a GPU, and nvidia-smi takes a second
+        found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", DRIVER.read_text())
+        if found:
+            return found[1]
     try:
         answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -52,6 +52,11 @@ class CellPlan:
     skipped: str | None = None
     stages: dict[str, str] = field(default_factory=dict)      # role -> key; "evaluate:fid", "throughput:sampling", ...
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of its samples, as its scheduler and its conditioning claim them."""
+        return self.cell.sample.count * planned_nfe(self.cell)
+
 
 @dataclass
 class Plan:
@@ -85,10 +90,20 @@ class Plan:
                 waiting.extend(self.stages[key].parents.values())
         return {key: stage for key, stage in self.stages.items() if key in wanted}
 
+    def most_at_once(self) -> int:
+        """How many of its stages could run at the same time: the most of one kind, but for those that need the machine to themselves."""
+        return max(Counter(stage.name for stage in self.needed().values() if not stage.is_exclusive).values(), default=1)
+
     def saved_train_steps(self) -> tuple[int, int]:
         """(training steps to take, training steps if every cell were trained alone)."""
         alone = sum(p.cell.train.steps for p in self.cells if not p.skipped)
         shared = {p.stages["train"]: p.cell.train.steps for p in self.cells if not p.skipped}
+        return sum(shared.values()), alone
+
+    def saved_evaluations(self) -> tuple[int, int]:
+        """(network evaluations of sampling to make, the same if every cell were sampled alone)."""
+        alone = sum(p.evaluations for p in self.cells if not p.skipped)
+        shared = {p.stages["sample"]: p.evaluations for p in self.cells if not p.skipped}
         return sum(shared.values()), alone
 
     def equal_cells(self) -> list[list[str]]:
@@ -103,12 +118,19 @@ class Plan:
         """The plan in numbers, for `diffbench plan --json` and the first lines of a run."""
         skipped = Counter(p.skipped for p in self.cells if p.skipped)
         steps, alone = self.saved_train_steps()
+        evaluations, evaluations_alone = self.saved_evaluations()
         return {
             "cells": len(self.cells), "skipped": sum(skipped.values()), "skipped_because": dict(skipped),
             "excluded": [{"count": e.count, "why": e.why} for e in self.matrix.excluded],
             "stages": dict(Counter(stage.name for stage in self.needed().values())),
-            "train_steps": steps, "train_steps_if_every_cell_were_trained_alone": alone, "equal_cells": self.equal_cells(), "notes": self.notes,
+            "train_steps": steps, "train_steps_if_every_cell_were_trained_alone": alone,
+            "nfe": evaluations, "nfe_if_every_cell_were_sampled_alone": evaluations_alone, "equal_cells": self.equal_cells(), "notes": self.notes,
         }
+
+
+def planned_nfe(cell: Cell) -> int:
+    """Network evaluations per sample as claimed; the conformance suite holds claims to what it counts, and results are counted."""
+    return cell.scheduler.nfe(cell.scheduler.steps) * cell.conditioning.evaluations
 
 
 def describe_cell(cell: Cell, names: Names) -> dict[str, Any]:

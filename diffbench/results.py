@@ -12,7 +12,6 @@ from diffbench.engine import Engine, Outcome
 from diffbench.errors import DiffbenchError
 from diffbench.options import Options
 from diffbench.planning import CellPlan, Plan, Stage
-from diffbench.specs import label
 from diffbench.store import Store, write_atomically
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ class Rows:
         self.written: dict[str, dict[str, Any]] = {}
         self.users: dict[str, list[CellPlan]] = {}
         self.varying = varying_options(plan)
+        self.read: dict[tuple[str, str, str], Any] = {}   # what stages say, many of which serve many cells
         for planned in plan.cells:
             for key in planned.stages.values():
                 self.users.setdefault(key, []).append(planned)
@@ -75,7 +75,13 @@ class Rows:
     def _write(self, planned: CellPlan, measured: dict[str, Any]) -> None:
         facts = {k: v for k, v in self.facts.items() if measured["status"] != "skipped" or k in ("diffbench", "started_at")}
         row = {**self._described(planned), **measured, **facts}
-        write_atomically(self.folder / RECORDS / f"{planned.cell_id}.json", json.dumps(row, indent=1, allow_nan=False).encode())
+        path = self.folder / RECORDS / f"{planned.cell_id}.json"
+        before = _record(path)
+        # A row found again as it was keeps what it says of the run that measured it.
+        if {k: v for k, v in before.items() if k not in facts} == {k: v for k, v in row.items() if k not in facts}:
+            row = before
+        else:
+            write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
         self.written[planned.cell_id] = row
         self.plan.registry.answers("diffbench_row_added", row=row)
 
@@ -103,17 +109,17 @@ class Rows:
 
     def _of_stage(self, role: str, key: str) -> dict[str, Any]:
         """The columns one finished stage gives."""
-        stage, store = self.plan.stages[key], self.store
+        stage = self.plan.stages[key]
         if role.startswith("evaluate:"):
             column = role.partition(":")[2]
-            reference = store.read_json("reference", stage.parents["reference"], "facts.json")
+            reference = self._said("reference", stage.parents["reference"], "facts.json")
             extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
-            return {column + suffix: value for suffix, value in store.read_json("evaluate", key, "values.json").items()} | {
+            return {column + suffix: value for suffix, value in self._said("evaluate", key, "values.json").items()} | {
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
                 "extractor_key": extractor.key[:12]}
         if role == "features":
-            return {"feature_count": store.read_json(stage.name, key, "facts.json")["feature_count"]}
-        facts = store.read_json(stage.name, key, "facts.json")
+            return {"feature_count": self._said(stage.name, key, "facts.json")["feature_count"]}
+        facts = self._said(stage.name, key, "facts.json")
         if role == "train":
             return {"train_loss": facts["train_loss"]}
         if role == "sample":
@@ -128,6 +134,11 @@ class Rows:
             row |= {k: facts[k] for k in ("parameters", "gmac_per_nfe", "seconds_per_nfe")} | {"throughput_batch_size": facts["batch_size"],
                                                                                               "peak_memory_bytes": facts.get("peak_memory_bytes")}
         return row
+
+    def _said(self, *what: str) -> Any:
+        if what not in self.read:
+            self.read[what] = self.store.read_json(*what)
+        return self.read[what]
 
 
 def remarks(row: dict[str, Any]) -> list[str]:
@@ -145,11 +156,11 @@ def remarks(row: dict[str, Any]) -> list[str]:
 
 def varying_options(plan: Plan) -> list[str]:
     """'<kind>.<option>' for each option that differs between cells that have it, and 'train.lr' and the like."""
+    distinct = {(owner, id(options)): options for planned in plan.cells for owner, options in _option_owners(planned.cell).items()}
     seen: dict[str, set[Any]] = {}
-    for planned in plan.cells:
-        for owner, options in _option_owners(planned.cell).items():
-            for f in fields(options):
-                seen.setdefault(f"{owner}.{f.name}", set()).add((type(options).__name__, getattr(options, f.name)))
+    for (owner, _), options in distinct.items():
+        for f in fields(options):
+            seen.setdefault(f"{owner}.{f.name}", set()).add((type(options).__name__, getattr(options, f.name)))
     # An option varies where components of one class differ in it; two classes having different options is the axis itself.
     return [name for name, values in seen.items() if any(n > 1 for n in _per_class(values).values())]
 
@@ -160,8 +171,17 @@ def option_value(cell: Any, name: str, plan: Plan) -> Any:
     options = _option_owners(cell)[owner]
     value = getattr(options, option) if option in {f.name for f in fields(options)} else None
     if isinstance(value, Options):
-        return label(value, plan.registry)
+        return plan.names.label(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The record of a cell as an earlier run left it; empty where there is none that can be read."""
+    try:
+        row = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _option_owners(cell: Any) -> dict[str, Options]:
@@ -188,13 +208,13 @@ def load(path: str | Path) -> pandas.DataFrame:
     if path.suffix == ".parquet":
         return pandas.read_parquet(path)
     if (path / RECORDS).is_dir():
-        return frame([_record(p) for p in sorted((path / RECORDS).glob("*.json"))], order=_order(path))
+        return frame([_read_record(p) for p in sorted((path / RECORDS).glob("*.json"))], order=_order(path))
     if (path / "results.parquet").is_file():
         return pandas.read_parquet(path / "results.parquet")
     raise DiffbenchError(f"{path} holds no results: neither {RECORDS}/ nor results.parquet is there")
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:

@@ -40,6 +40,12 @@ class Train(Options):
         if self.gpus > self.batch_size:
             raise OptionError(f"gpus must be at most batch_size, {self.batch_size}: each takes its share of every batch; got {self.gpus}")
 
+    def dtype_on(self, device: str) -> str:
+        """What `precision` means on a kind of device, "cpu" or "cuda": "float32" or "bfloat16"."""
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if device == "cuda" else "float32"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Options):

@@ -134,6 +134,10 @@ class Store:
                     del chunks[: 4 * READERS]
         return Found(done, damaged)
 
+    def is_published(self, stage: str, key: str) -> bool:
+        """Whether an artefact's manifest is there; its files are not read. For looking only: what goes on from an artefact asks `has`."""
+        return os.path.isfile(f"{self.root}/store/{stage}/{key[:2]}/{key}/{manifest.MANIFEST}")
+
     def set_aside(self, stage: str, key: str) -> Path | None:
         """Moves an artefact to damaged/; None where it is gone, because another process did."""
         target = self.root / "damaged" / f"{stage}-{key}-{time.time_ns()}"

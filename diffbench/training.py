@@ -100,7 +100,7 @@ def learning_rate(cell: Cell, step: int) -> float:
 
 def uses_bfloat16(cell: Cell, device: torch.device) -> bool:
     """Whether the network runs in bfloat16 on this device."""
-    return cell.train.precision == "bfloat16" or (cell.train.precision == "auto" and device.type == "cuda")
+    return cell.train.dtype_on(device.type) == "bfloat16"
 
 
 @dataclass

@@ -16,8 +16,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffbench import history
 from diffbench.claims import join
 from diffbench.errors import Damaged, DiffbenchError, DiskFull, Diverged, FailedElsewhere
+from diffbench.machine import machine_digest
 from diffbench.store import Store, write_atomically
 from diffbench.turns import turn
 
@@ -40,11 +42,15 @@ def run(store_root: str, attempt: str) -> int:
             write_atomically(folder / "started.json", json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
             start = time.perf_counter()
             files = _do(content, store, _Progress(folder / "progress.json"))
-        outcome = {"seconds": time.perf_counter() - start, "host": socket.gethostname(), "attempt": folder.name,
+            seconds = time.perf_counter() - start
+        machine = machine_digest("cuda:0" if execution["device"] == "cuda" else execution["device"])
+        outcome = {"seconds": seconds, "host": socket.gethostname(), "attempt": folder.name, "machine": machine,
                    **{name: execution[name] for name in ("device", "threads", "is_deterministic")}}
         task = {name: content[name] for name in ("stage", "key", "identity", "task", "parents")}
         store.publish(content["stage"], content["key"], task, files | {"outcome.json": json.dumps(outcome).encode()})
         store.forget_partial(content["stage"], content["key"])
+        with contextlib.suppress(OSError):                # what was published stays, whether or not its time can be noted
+            history.note(store.root, content, seconds, execution["threads"], machine)
     except Exception as error:  # noqa: BLE001  whatever a stage raises becomes its reason
         traceback.print_exc()
         write_atomically(folder / "error.json", json.dumps(failure(error)).encode())

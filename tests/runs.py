@@ -1,10 +1,21 @@
-"""A run as it lies on the disk, made in milliseconds: its stages hold what they would hold, and nobody computed it."""
+"""Runs and tries without an engine: as they lie on the disk, made in milliseconds."""
 
 import json
 
 from diffbench.specs import digest
 
+# What a stage leaves, and nobody computed.
 NAMES = ("extractor", "train", "sample", "features", "evaluate")
+
+
+EXECUTION = {"device": "cpu", "threads": 1, "memory_share": 1.0, "checkpoint_seconds": 30.0, "is_deterministic": False, "plugins": [], "exclusive": False}
+
+
+def attempted(store, claims, stage, execution):
+    """A folder for one try of a stage, under a claim as an engine would hold it."""
+    folder = store.claim(stage.key)
+    claims.take(folder)
+    return store.new_attempt(stage, {**EXECUTION, "claim": claims.token(folder), **execution})
 
 
 def make_run(store, folder, seed=0, names=NAMES):

@@ -1,12 +1,17 @@
 """Tables and grids: only seeds are averaged, texts are escaped, pictures show every class."""
 
+import json
+
 import numpy
 import pandas
 import pytest
+import safetensors.torch
 import torch
 
+import diffbench
 from diffbench import results
 from diffbench.report import grids, tables
+from diffbench.store import Store
 from diffbench.timing import Timing, measure
 
 ROWS = ("backbone", "noise_schedule", "conditioning")
@@ -83,3 +88,39 @@ def test_timing_warms_up_until_two_runs_agree_and_reports_median_and_quartiles(m
     timing = measure(lambda: None, 3, torch.device("cpu"))
     assert timing.warmup_seconds == (9, 2, 2) and timing.seconds == (3, 2, 1) and timing.median == 2
     assert Timing(seconds=(1.0, 2.0, 3.0, 4.0, 5.0), warmup_seconds=()).quartiles == (2.0, 4.0)
+
+
+def test_a_grid_is_drawn_again_only_for_other_samples(tmp_path):
+    store = Store(tmp_path / "store")
+    store.prepare()
+    for key, seed in (("a" * 64, 0), ("b" * 64, 1)):
+        images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        store.publish("sample", key, {}, {"images.safetensors": safetensors.torch.save({"images": images, "labels": torch.arange(20) % 10})})
+    path, written = tmp_path / "samples" / "cell.png", []
+    for key in ("a" * 64, "a" * 64, "b" * 64, "b" * 64):
+        grids.write(store, key, path)
+        written.append((path.stat().st_ino, path.read_bytes()))
+        assert grids.drawn_from(path) == key
+    assert written[0] == written[1] != written[2] == written[3]
+    path.write_bytes(b"no picture")
+    assert grids.drawn_from(path) is None
+    grids.write(store, "b" * 64, path)
+    assert path.read_bytes() == written[3][1]
+
+
+def test_a_row_found_again_as_it_was_keeps_what_it_says_of_the_run_that_measured_it(tmp_path):
+    content = {"diffbench": 1, "name": "skipped", "dataset": "digits", "axes": {"backbone": "unet", "noise_schedule": "rectified_flow", "scheduler": {"ddim": {"steps": [2, 3]}}}}
+    plan = diffbench.plan(content, device="cpu")
+
+    def rows(plan, started):
+        made = results.Rows(plan, Store(tmp_path / "store"), tmp_path, {"diffbench": "1", "started_at": started, "device": "cpu"})
+        made.start()
+        return {row["cell_id"]: json.loads((tmp_path / "cells" / f"{row['cell_id']}.json").read_bytes()) for row in made.written.values()}
+    first = rows(plan, "monday")
+    assert len(first) == 2 and all(row["status"] == "skipped" and row["started_at"] == "monday" for row in first.values())
+    assert rows(plan, "tuesday") == first
+    plan.cells[0].skipped = "for another reason"
+    changed = rows(plan, "wednesday")
+    assert changed[plan.cells[0].cell_id]["started_at"] == "wednesday" and changed[plan.cells[1].cell_id] == first[plan.cells[1].cell_id]
+    (tmp_path / "cells" / f"{plan.cells[1].cell_id}.json").write_text("torn {")
+    assert rows(plan, "thursday")[plan.cells[1].cell_id]["started_at"] == "thursday"

@@ -21,10 +21,11 @@ from diffbench.parallel import ALONE
 from diffbench.planning import rebuild_cell
 from diffbench.store import Store
 from tests.conftest import REGISTRY  # noqa: F401  threads are set there
+from tests.runs import attempted
 
 PLUGIN = str(Path(__file__).with_name("fragile.py"))
 CPU = torch.device("cpu")
-EXECUTION = {"device": "cpu", "threads": 1, "memory_share": 1.0, "checkpoint_seconds": 0.0, "is_deterministic": False, "plugins": [PLUGIN]}
+EXECUTION = {"checkpoint_seconds": 0.0, "plugins": [PLUGIN]}
 
 
 def planned(scheduler="ddpm", backbone="fragile", **train):
@@ -44,14 +45,8 @@ class Bench:
         self.stages = {role: self.plan.stages[key] for role, key in self.plan.cells[0].stages.items()}
         self.claims = Claims()
 
-    def attempted(self, role, execution):
-        """A folder for one try, under a claim as an engine would hold it."""
-        claim = self.store.claim(self.stages[role].key)
-        self.claims.take(claim)
-        return self.store.new_attempt(self.stages[role], {**EXECUTION, "claim": self.claims.token(claim), "exclusive": False, **execution})
-
     def start(self, role, *, end="0:0:", **execution):
-        self.attempt = self.attempted(role, execution)
+        self.attempt = attempted(self.store, self.claims, self.stages[role], EXECUTION | execution)
         pid = os.fork()
         if pid == 0:
             sys.stdout = sys.stderr = open(self.attempt / "log.txt", "w", buffering=1)
@@ -66,7 +61,7 @@ class Bench:
 
     def spawn(self, role, *, end="0:0:", **execution):
         """As `do`, in a process that inherits nothing."""
-        self.attempt = self.attempted(role, execution)
+        self.attempt = attempted(self.store, self.claims, self.stages[role], EXECUTION | execution)
         command = [sys.executable, "-m", "diffbench.worker", str(self.store.root), str(self.attempt)]
         return subprocess.run(command, env=os.environ | {"DIFFBENCH_TEST_END": end}, timeout=300).returncode
 

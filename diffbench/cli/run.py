@@ -25,13 +25,14 @@ def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: 
     """
     from diffbench import api
     from diffbench.cli.display import Display
-    from diffbench.cli.plan import plan_lines
+    from diffbench.cli.plan import estimated_time, plan_lines
 
     plan = make_plan(plugins=plugins, smoke=smoke, **asked)
     display = Display(plan)
 
     def ready(engine: Any) -> None:
-        for line in plan_lines(plan, sum(o.cached for o in engine.outcomes.values())):
+        done = {key for key, outcome in engine.outcomes.items() if outcome.cached}
+        for line in plan_lines(plan, done, estimated_time(plan, engine.store, done, jobs)[1]):
             click.echo(line)
         display.begin(engine)
 

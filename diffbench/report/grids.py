@@ -6,24 +6,40 @@ import io
 from pathlib import Path
 
 import numpy
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from diffbench.store import Store, write_atomically
 
 ROWS = 8
 COLUMNS_UNLABELLED = 10
+KEY = "diffbench sample"              # text inside the PNG file
 SMALLEST = 32                         # pixels an image is enlarged to at least, by a whole factor
 
 
 def write(store: Store, sample_key: str, path: Path) -> None:
-    """The grid of a sample artefact. Images are in the order of their indices, so that all cells show the same noise."""
+    """The grid of a sample artefact. Images are in the order of their indices, so that all cells show the same noise.
+
+    The picture carries the key of its samples, so that one which is there already is not drawn again.
+    """
     from safetensors.numpy import load
 
+    if drawn_from(path) == sample_key:
+        return
     tensors = load(store.read("sample", sample_key, "images.safetensors"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = io.BytesIO()
-    Image.fromarray(grid(tensors["images"], tensors.get("labels"))).save(data, "PNG", optimize=True)
+    data, said = io.BytesIO(), PngImagePlugin.PngInfo()
+    said.add_text(KEY, sample_key)
+    Image.fromarray(grid(tensors["images"], tensors.get("labels"))).save(data, "PNG", pnginfo=said)
     write_atomically(path, data.getvalue())
+
+
+def drawn_from(path: Path) -> str | None:
+    """The key of the samples that a grid shows; None where there is no grid, or not one of ours."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(KEY)
+    except OSError:
+        return None
 
 
 def grid(images: numpy.ndarray, labels: numpy.ndarray | None) -> numpy.ndarray:

@@ -44,6 +44,11 @@ class Cfg(Wrapper):
     def drop_rate(self) -> float:
         return self.dropout
 
+    @property
+    def evaluations(self) -> int:
+        """Inside the interval; outside it one."""
+        return 1 if self.scale in (0.0, 1.0) else 2
+
     def costs_as(self) -> Conditioning:
         return replace(self, inner=self.inner.costs_as(), scale=1.0 if self.scale in (0.0, 1.0) else 2.0)
 

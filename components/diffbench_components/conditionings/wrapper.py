@@ -27,6 +27,10 @@ class Wrapper(Conditioning):
         return self.inner.map_channels(dataset)
 
     @property
+    def evaluations(self) -> int:
+        return self.inner.evaluations
+
+    @property
     def guidance_scale(self) -> float:
         return self.scale
 

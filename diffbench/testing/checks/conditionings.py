@@ -34,6 +34,7 @@ def conditioning_checks(registry: Registry, conditioning: Conditioning) -> Check
         yield f"has parameters that all learn, {kind}", partial(_gradients, registry, conditioning, dataset)
         yield f"has one null condition, {kind}", partial(_null, registry, conditioning, dataset)
         yield f"guides without leaving x_t, {kind}", partial(_guides, registry, conditioning, dataset)
+        yield f"makes the network evaluations it claims, {kind}", partial(_evaluations, registry, conditioning, dataset)
         yield f"matters after a short training, {kind}", partial(_matters, registry, conditioning, dataset)
 
 
@@ -137,6 +138,24 @@ def _guides(registry: Registry, conditioning: Conditioning, dataset: StandInImag
     assert gap < 1e-10, f"alpha x0_hat + sigma eps_hat misses x_t by {gap:.2g}: x_0 and eps are not guided alike"
     assert torch.allclose(whole.x0[:1], one.x0), "the guidance of a sample depends on the others"
     assert whole.variance is not None and whole.variance.shape == x_t.shape, "the learned variance is lost"
+
+
+def _evaluations(registry: Registry, conditioning: Conditioning, dataset: StandInImages) -> None:
+    """At the time where it makes the most: a guidance may rest at some."""
+    cell = _cell(registry, conditioning, dataset)
+    images = 0
+
+    def network(x_t: Tensor, t: float, cond: Tensor | None, drop: Tensor) -> Prediction:
+        nonlocal images
+        images += len(x_t)
+        return Prediction(x0=0 * x_t, eps=x_t)
+    denoise, most = conditioning.guide(network, _conditions(dataset), _helpers(cell)), 0.0
+    for t in (0.1, 0.3, 0.5, 0.7, 0.9):
+        images = 0
+        with torch.no_grad():
+            denoise(torch.full((4, 1, 8, 8), 0.1), t)
+        most = max(most, images / 4)
+    assert most == conditioning.evaluations, f"a prediction takes {most:g} network evaluations, and {conditioning.evaluations} are claimed"
 
 
 def _matters(registry: Registry, conditioning: Conditioning, dataset: StandInImages) -> float:

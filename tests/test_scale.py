@@ -1,0 +1,95 @@
+"""Ten thousand cells: planned in seconds, and what is remembered on the way is what would be worked out anew."""
+
+import json
+import os
+import random
+import sys
+from dataclasses import replace
+
+import pytest
+
+import diffbench
+from diffbench import expansion, graph, matrix
+from diffbench.planning import describe_cell, rebuild_cell
+from diffbench.specs import Reader
+from tests.conftest import REGISTRY
+
+BIG = """
+diffbench: 1
+name: big
+dataset: digits
+axes:
+  backbone: [unet, {dit: {patch: 2}}]
+  noise_schedule: [linear, cosine, sigmoid, quadratic, scaled_linear]
+  conditioning: [film, {cfg: {inner: film, scale: [1.5, 3.0, 4.0, 5.0]}}]
+  scheduler: [{ddpm: {steps: [10, 20, 30, 40]}}, {ddim: {steps: [10, 20, 30, 40]}}, {euler_sde: {steps: [10, 20]}}]
+  seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
+metrics: [fid, class_accuracy]
+train: {steps: 10}
+sample: {count: 100}
+"""
+MIXED = {
+    "diffbench": 1, "name": "mixed", "dataset": "digits",
+    "axes": {"backbone": ["unet", {"dit": {"patch": 2}}], "noise_schedule": ["linear", "cosine", "rectified_flow"], "parameterization": ["epsilon", "v"],
+             "conditioning": ["none", "film", {"cfg": {"inner": "film", "scale": [1.0, 3.0]}}, {"classifier_guidance": {"scale": 2.0}}],
+             "objective": ["mse", "hybrid"], "train.lr": [1e-3, 1e-4], "seed": [0, 1]},
+    "together": [{"scheduler": [{"ddim": {"steps": 10, "eta": 1.0}}, {"ddpm": {"steps": 10}}, {"heun": {"steps": 6}}], "sample.temperature": [1.0, 1.0, 0.5]}],
+    "metrics": ["fid", "class_accuracy"],
+}
+
+
+@pytest.mark.slow
+def test_ten_thousand_cells_are_planned_in_under_ten_seconds_and_one_gigabyte(tmp_path):
+    """Processor time of a fresh process, imports and the whole of --json included: the wall clock of a busy machine measures its neighbours."""
+    (tmp_path / "big.yaml").write_text(BIG)
+    told = os.open(tmp_path / "plan.json", os.O_WRONLY | os.O_CREAT)
+    child = os.posix_spawn(sys.executable, [sys.executable, "-m", "diffbench", "plan", str(tmp_path / "big.yaml"), "--device", "cpu", "--json"],
+                           {**os.environ, "DIFFBENCH_HOME": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}, file_actions=[(os.POSIX_SPAWN_DUP2, told, 1)])
+    _, status, used = os.wait4(child, 0)
+    os.close(told)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert used.ru_utime + used.ru_stime < 10
+    assert used.ru_maxrss < 1024**2, "kilobytes"
+    plan = json.loads((tmp_path / "plan.json").read_bytes())
+    assert plan["cells"] == len(plan["listed_cells"]) == 10_000
+    assert plan["stages"] == {"train": 400, "sample": 10_000, "extractor": 1, "classifier": 1, "reference": 1, "features": 10_000, "evaluate": 20_002, "throughput": 44}
+    assert plan["train_steps"] == 400 * 10 and plan["train_steps_if_every_cell_were_trained_alone"] == 10_000 * 10
+    assert plan["nfe"] == 100 * 2 * 5 * 20 * (1 + 4 * 2) * (10 + 20 + 30 + 40 + 10 + 20 + 30 + 40 + 10 + 20)
+    assert len(plan["listed_stages"]) == 40_449 and plan["seconds"] is None
+
+
+def alone(loaded, index, cell):
+    """The plan of one cell, with components of its own that nothing else shares."""
+    return graph.make_plan(replace(loaded, cells=(cell,), cell_ids=(loaded.cell_ids[index],)), diffbench.load_registry(), "cpu")
+
+
+def test_what_cells_share_is_what_each_would_have_alone():
+    loaded = matrix.load(MIXED, REGISTRY)
+    whole = graph.make_plan(loaded, REGISTRY, "cpu")
+    assert len(whole.cells) > 500 and 0 < sum(p.skipped is not None for p in whole.cells) < len(whole.cells)
+    for index in random.Random(0).sample(range(len(whole.cells)), 25):
+        planned = whole.cells[index]
+        fresh = alone(loaded, index, rebuild_cell(describe_cell(planned.cell, whole.names), REGISTRY))
+        assert (fresh.cells[0].skipped, fresh.cells[0].stages) == (planned.skipped, planned.stages)
+        assert fresh.floors.keys() <= whole.floors.keys()
+        for key, stage in fresh.stages.items():
+            assert stage.identity == whole.stages[key].identity and stage.parents == whole.stages[key].parents
+
+
+def test_cells_share_the_components_they_are_made_of():
+    """Each is checked once, however many cells and options in step ask for it."""
+    reader = Reader(REGISTRY)
+    cells = expansion.Expansion(MIXED, reader, 10_000, (), smoke=True).matrix().cells
+    for kind, few in {"backbone": 2, "noise_schedule": 3, "conditioning": 5, "scheduler": 3, "train": 2, "sample": 2}.items():
+        assert len({id(getattr(cell, kind)) for cell in cells}) == few, kind
+
+
+def test_equal_numbers_of_different_types_are_not_taken_for_each_other():
+    """1 == 1.0 in Python, and not in JSON: what is remembered goes by the object."""
+    from diffbench.specs import Names
+
+    names = Names(REGISTRY)
+    first, second = (REGISTRY.create("scheduler", "ddim", steps=5, eta=eta) for eta in (0.0, -0.0))
+    assert first == second
+    assert str(names.describe(first)) != str(names.describe(second))
+    assert names.describe(first) is names.describe(first)
