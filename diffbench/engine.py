@@ -22,6 +22,7 @@ from diffbench.store import Store
 ORDER = ("train", "noisy_classifier", "extractor", "classifier", "sample", "reference", "features", "evaluate", "throughput")
 POLL_SECONDS = 0.2
 LOG_LINES = 5
+CLASSIFIED_LINES = 50                 # of the log, that a plug-in may judge a failure by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,9 @@ class Watcher(Protocol):
 
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         """A stage ended, was found done or cannot be done."""
+
+    def note(self, text: str) -> None:
+        """A sentence people should read."""
 
 
 class Engine:
@@ -116,9 +120,11 @@ class Engine:
     def _ended(self, ended: Ended) -> None:
         tried = self.running.pop(ended.id)
         stage, seconds = tried.stage, time.monotonic() - tried.since
+        self._report(tried)
         if self.store.has(stage.name, stage.key):
             return self._finish(stage, Outcome(status="ok", seconds=seconds))
         status, reason = why_failed(tried.attempt, ended)
+        reason = self._classified(stage, ended, reason, tried.attempt) if status == "failed" else reason
         if status == "failed" and self.tries[stage.key] <= self.plan.matrix.run.retries:
             return None
         return self._finish(stage, Outcome(status=status, reason=f"{stage.name}: {reason}", seconds=seconds))
@@ -130,10 +136,19 @@ class Engine:
 
     def _report_progress(self) -> None:
         for tried in self.running.values():
-            with contextlib.suppress(OSError, ValueError):
-                said = json.loads((tried.attempt / "progress.json").read_bytes())
-                for watcher in self.watchers:
-                    watcher.progress(tried.stage, said["done"], said["of"], said["figures"])
+            self._report(tried)
+
+    def _report(self, tried: _Try) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            said = json.loads((tried.attempt / "progress.json").read_bytes())
+            for watcher in self.watchers:
+                watcher.progress(tried.stage, said["done"], said["of"], said["figures"])
+
+    def _classified(self, stage: Stage, ended: Ended, reason: str, attempt: Path) -> str:
+        """The reason, with the better word of a plug-in before it."""
+        better = self.plan.registry.first("diffbench_classify_failure", stage=stage, code=ended.code, reason=reason,
+                                          log_tail="\n".join(last_lines(attempt, CLASSIFIED_LINES)))
+        return f"{' '.join(better.split())}: {reason}" if isinstance(better, str) and better.strip() else reason
 
 
 @dataclass
@@ -150,14 +165,19 @@ def why_failed(attempt: Path, ended: Ended) -> tuple[str, str]:
     with contextlib.suppress(OSError, ValueError, KeyError):
         said = json.loads((attempt / "error.json").read_bytes())
         return said["status"], said["reason"]
-    try:
-        last = (attempt / "log.txt").read_text(errors="replace").strip().splitlines()[-LOG_LINES:]
-    except OSError:
-        last = []
+    last = last_lines(attempt, LOG_LINES)
     code = ended.code
     how = f"the worker was ended by signal {-code}" if code < 0 else f"the worker ended with code {code} and no result"
     hint = " (out of memory, if nobody killed it)" if code == -9 else ""
     return "failed", f"{how}{hint}{'; its last words: ' + ' | '.join(last) if last else ''}"
+
+
+def last_lines(attempt: Path, count: int) -> list[str]:
+    """The end of the log of a try."""
+    try:
+        return (attempt / "log.txt").read_text(errors="replace").strip().splitlines()[-count:]
+    except OSError:
+        return []
 
 
 def check_device(device: str) -> str:

@@ -45,7 +45,7 @@ def run(store_root: str, attempt: str) -> int:
 def _do(content: dict[str, Any], store: Store, progress: _Progress) -> dict[str, bytes]:
     import torch
 
-    from diffbench import stages
+    from diffbench import stage_wrappers, stages
     from diffbench.registry import load_registry
 
     execution = content["execution"]
@@ -53,10 +53,11 @@ def _do(content: dict[str, Any], store: Store, progress: _Progress) -> dict[str,
     device = torch.device("cuda:0" if execution["device"] == "cuda" else execution["device"])       # the launcher shows a worker its GPUs only
     if device.type == "cuda" and execution["memory_share"] < 1:
         torch.cuda.set_per_process_memory_fraction(execution["memory_share"], device)
-    context = stages.Context(store=store, registry=load_registry(execution["plugins"]), device=device, threads=execution["threads"], task=content["task"],
+    registry = load_registry(execution["plugins"])
+    context = stages.Context(store=store, registry=registry, device=device, threads=execution["threads"], task=content["task"],
                              parents=content["parents"], progress=progress, partial=store.partial(content["stage"], content["key"]),
                              execution=execution)
-    return stages.STAGES[content["stage"]](context)
+    return stage_wrappers.run_wrapped(registry, content["stage"], context, stages.STAGES[content["stage"]])
 
 
 def _failure(error: Exception) -> dict[str, str]:
@@ -73,14 +74,14 @@ def _failure(error: Exception) -> dict[str, str]:
 
 
 class _Progress:
-    """Writes how far a stage is, at most twice a second: units done, of how many, and figures such as loss or images_per_second."""
+    """Writes how far a stage is, at most twice a second and at its end: units done, of how many, and figures such as loss or images_per_second."""
 
     def __init__(self, path: Path):
         self.path, self.last = path, 0.0
 
     def __call__(self, done: int, of: int, **figures: float) -> None:
         now = time.monotonic()
-        if now - self.last >= PROGRESS_SECONDS:
+        if now - self.last >= PROGRESS_SECONDS or done == of:
             self.last = now
             staging = self.path.with_suffix(".new")
             staging.write_text(json.dumps({"done": done, "of": of, "figures": figures}))
