@@ -49,6 +49,7 @@ class Run(Options):
     """How stages are run; nothing here changes a result."""
 
     retries: Annotated[int, Ge(0)] = 0                                    # further tries of a stage that failed
+    trackers: tuple[str, ...] = ()                                        # plug-ins that follow the run, such as tensorboard
 
 
 @dataclass(frozen=True, kw_only=True)
