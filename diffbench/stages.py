@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,9 +110,9 @@ def helpers_for(cell: Cell, device: torch.device, weights: dict[str, Tensor] | N
 
 
 def draw(cell: Cell, model: Denoiser, cond: Tensor | None, helpers: Helpers, device: torch.device,
-         progress: Callable[[int, int], None] = lambda done, of: None) -> Tensor:
+         progress: Callable[..., None] = lambda done, of, **figures: None) -> Tensor:
     """x_0 [count, C, H, W] on the host. Sample i has condition i of `cond` (as stored) and owns its noise."""
-    count, batches = cell.sample.count, []
+    count, batches, start = cell.sample.count, [], time.perf_counter()
     for first in range(0, count, cell.sample.batch_size):
         seeds = sample_seeds(cell.seed, first, min(cell.sample.batch_size, count - first))
         told = None if cond is None else as_condition(cond[first : first + len(seeds)].to(device))
@@ -121,7 +122,7 @@ def draw(cell: Cell, model: Denoiser, cond: Tensor | None, helpers: Helpers, dev
         x_T = sampling.initial(cell.noise_schedule, cell.spacing, cell.scheduler.steps, seeds, cell.dataset.image_shape, device)
         batches.append(sampling.sample(denoise, cell.noise_schedule, cell.scheduler, x_T, spacing=cell.spacing, seeds=seeds,
                                        temperature=cell.sample.temperature).x_0)
-        progress(first + len(seeds), count)
+        progress(first + len(seeds), count, images_per_second=(first + len(seeds)) / (time.perf_counter() - start))
     return torch.cat(batches).cpu()
 
 

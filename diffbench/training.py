@@ -37,7 +37,7 @@ def build(cell: Cell, device: torch.device) -> Denoiser:
         return Denoiser(cell).to(device)
 
 
-def train(cell: Cell, split: Split, device: torch.device, progress: Callable[[int, int], None] = lambda done, of: None) -> Trained:
+def train(cell: Cell, split: Split, device: torch.device, progress: Callable[..., None] = lambda done, of, **figures: None) -> Trained:
     """Trains the denoiser of a cell on one split; raises Diverged at the first loss that is not finite.
 
     The learning rate rises linearly over `warmup` steps; the moving average ignores its start by a ramped decay,
@@ -73,7 +73,7 @@ def train(cell: Cell, split: Split, device: torch.device, progress: Callable[[in
             if not math.isfinite(losses[-1]):
                 last = f"{losses[-2]:.4g}" if len(losses) > 1 else "none"
                 raise Diverged(f"the training loss became {losses[-1]} between steps {steps.start} and {steps.stop}; the last finite mean was {last}")
-            progress(steps.stop, settings.steps)
+            progress(steps.stop, settings.steps, loss=losses[-1], images_per_second=steps.stop * settings.batch_size / (time.perf_counter() - start))
     seconds = time.perf_counter() - start
     weights = dict(model.state_dict())
     names = [name for name, p in model.named_parameters() if p.requires_grad]
