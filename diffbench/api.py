@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffbench import interrupts
+from diffbench import interrupts, tracking
 from diffbench import matrix as matrices
 from diffbench.claims import Claims, sweep
 from diffbench.engine import Engine, Watcher, check_device
 from diffbench.errors import DiffbenchError
+from diffbench.events import EventLog
 from diffbench.graph import make_plan
 from diffbench.launchers import Launcher
 from diffbench.machine import environment, git_commit
-from diffbench.planning import Plan, Stage, describe_cell
+from diffbench.observers import Observers
+from diffbench.planning import Plan, describe_cell
 from diffbench.registry import Registry, load_registry
 from diffbench.results import Rows, floors, write_tables
 from diffbench.specs import label
@@ -53,48 +55,60 @@ def plan(matrix: str | Path | Mapping[str, Any], *, device: str = "auto", plugin
 
 def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None, device: str = "auto", jobs: int | None = None, plugins: Iterable[str] = (),
         changes: Iterable[str] = (), smoke: bool = False, store: Store | None = None, watchers: Iterable[Watcher] = (),
-        wait: bool = False) -> Finished:
+        wait: bool = False, trackers: Iterable[str] = ()) -> Finished:
     """Runs a matrix to its tables; what the store holds already is not done again. Arguments as on the command line."""
     plugins = list(plugins)
     made = plan(matrix, device=device, plugins=plugins, changes=changes, smoke=smoke)
-    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke, wait=wait)
+    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke, wait=wait, trackers=trackers)
 
 
 def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = None, plugins: list[str] | None = None, store: Store | None = None,
-            watchers: list[Watcher] | None = None, smoke: bool = False, wait: bool = False,
+            watchers: list[Watcher] | None = None, smoke: bool = False, wait: bool = False, trackers: Iterable[str] = (),
             on_ready: Callable[[Engine], None] = lambda engine: None, make_launcher: Callable[[], Launcher] | None = None) -> Finished:
-    """Runs a plan. `on_ready` is told the engine once it knows what is done already; `wait` waits for another run into the same folder."""
+    """Runs a plan.
+
+    wait: for another run into the same folder to end; trackers: names, besides those the matrix asks for; on_ready: is told the
+    engine once it knows what is done already.
+    """
     from diffbench.launchers.local import LocalLauncher
 
-    store = store or Store.default()
-    folder = Path(out) if out else Path("runs") / (made.matrix.name + ("-smoke" if smoke else ""))
-    store.prepare()
-    _prepare(folder)
-    with _alone_in(folder, wait) as check:
-        return _execute(made, folder, store, jobs, plugins or [], watchers or [], on_ready, make_launcher or LocalLauncher, check)
-
-
-def _execute(made: Plan, folder: Path, store: Store, jobs: int | None, plugins: list[str], watchers: list[Watcher],
-             on_ready: Callable[[Engine], None], make_launcher: Callable[[], Launcher],
-             check: Callable[[], None]) -> Finished:
-    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    facts = _facts(made, started)
-    rows = Rows(made, store, folder, facts)
-    rows.start()
-    _describe_run(made, folder)
-    store.register_run(folder, made.needed())             # before any work: what is being made is named by a run
-    engine = Engine(made, store, make_launcher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, plugins=plugins, check=check)
-    try:
-        engine.find_done()
-        on_ready(engine)
-        engine.run()
-    finally:
-        _report(made, store, engine, rows, folder)
-    counts: dict[str, int] = {}
-    for row in rows.written.values():
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    store, folder, watchers = store or Store.default(), run_folder(made, out, smoke), watchers or []
+    with tracking.loaded(made.registry, [*made.matrix.run.trackers, *trackers]):
+        store.prepare()
+        _prepare(folder)
+        with _alone_in(folder, wait) as check:
+            started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            _describe_run(made, folder)
+            store.register_run(folder, made.needed())     # before any work: what is being made is named by a run
+            with EventLog(folder, warn=lambda text: _note(watchers, text)) as log, \
+                    Observers(made.registry, folder, note=lambda text: _note([log, *watchers], text)) as observers:
+                rows = Rows(made, store, folder, _facts(made, started), listeners=[log.row_added, observers.row_added])
+                engine = Engine(made, store, make_launcher or LocalLauncher, [log, observers, rows, *watchers], jobs=jobs, plugins=plugins or [],
+                                check=check)
+                log.run_started(made)
+                observers.run_started(made)
+                rows.start()
+                try:
+                    engine.find_done()
+                    log.flush()
+                    on_ready(engine)
+                    engine.run()
+                finally:
+                    _report(made, store, engine, rows, folder)
+                    observers.run_finished(rows.counts())
+                log.run_finished(rows.counts())
     found = sum(o.cached for o in engine.outcomes.values())
-    return Finished(folder=folder, counts=counts, stages_run=len(engine.outcomes) - found, stages_found=found)
+    return Finished(folder=folder, counts=rows.counts(), stages_run=len(engine.outcomes) - found, stages_found=found)
+
+
+def run_folder(made: Plan, out: str | Path | None, smoke: bool) -> Path:
+    """Where the results of a plan lie: as asked for, or under runs/ by the matrix's name."""
+    return Path(out) if out else Path("runs") / (made.matrix.name + ("-smoke" if smoke else ""))
+
+
+def _note(watchers: Iterable[Watcher], text: str) -> None:
+    for watcher in watchers:
+        watcher.note(text)
 
 
 def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) -> None:
@@ -163,22 +177,3 @@ def _describe_run(made: Plan, folder: Path) -> None:
         facts |= more
     for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), ("environment.json", facts)):
         write_atomically(folder / name, json.dumps(data, indent=None if name == "plan.json" else 1).encode())       # a plan may be long
-
-
-class _Hooks:
-    """Passes what happens to the plug-ins."""
-
-    def __init__(self, registry: Registry):
-        self.registry = registry
-
-    def started(self, stage: Stage) -> None:
-        self.registry.answers("diffbench_stage_started", stage=stage)
-
-    def progress(self, stage: Stage, done: int, of: int, figures: dict[str, float]) -> None:
-        """Progress is for the display alone."""
-
-    def note(self, text: str) -> None:
-        """Notes are for the display."""
-
-    def finished(self, stage: Stage, outcome: Any) -> None:
-        self.registry.answers("diffbench_stage_finished", stage=stage, status=outcome.status, seconds=outcome.seconds)

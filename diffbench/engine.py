@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from diffbench import interrupts
@@ -20,6 +20,7 @@ from diffbench.tries import Failure, Try
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0                    # between looks at what other runs work on
+CLASSIFIED_LINES = 50                 # of the log, that a plug-in may judge a failure by
 REBUILDS = 3                          # of one artefact in one run: a disk that damages what is written is not fought forever
 
 
@@ -170,17 +171,27 @@ class Engine:
     def _ended(self, ended: Ended) -> None:
         tried = self.running.pop(ended.id)
         stage, seconds = tried.stage, time.monotonic() - tried.since
+        self._report(tried, tried.look(at_once=True))
         has = self._has(stage)
         self.claims.release(self.store.claim(stage.key))
         if has:
             return self._finish(stage, Outcome(status="ok", seconds=seconds, tries=self.tries[stage.key]))
-        failure = tried.failure(ended)
+        failure = self._classified(stage, ended, tried)
         if self._goes_on(stage, failure):
             return self.frontier.put_back(stage.key)
         self._finish(stage, Outcome(status=failure.status, reason=f"{stage.name}: {failure.reason}", seconds=seconds, tries=self.tries[stage.key]))
         if failure.kind == "disk":                        # whatever is started next would fail too
             raise DiskFull(f"{failure.reason}. Nothing new is started; make room, and the same line again goes on")
         return None
+
+    def _classified(self, stage: Stage, ended: Ended, tried: Try) -> Failure:
+        """Why a try failed, with the better word of a plug-in before it."""
+        failure = tried.failure(ended)
+        if failure.status != "failed":
+            return failure
+        better = self.plan.registry.first("diffbench_classify_failure", stage=stage, code=ended.code, reason=failure.reason,
+                                          log_tail="\n".join(tried.last_lines(CLASSIFIED_LINES)))
+        return replace(failure, reason=f"{' '.join(better.split())}: {failure.reason}") if isinstance(better, str) and better.strip() else failure
 
     def _goes_on(self, stage: Stage, failure: Failure) -> bool:
         """Whether a stage that failed is run again; what it needs for that is arranged."""
@@ -246,12 +257,14 @@ class Engine:
 
     def _look_at_running(self, launcher: Launcher) -> None:
         for tried in self.running.values():
-            news = tried.look()
-            if news is not None:
-                for watcher in self.watchers:
-                    watcher.progress(tried.stage, *news)
+            self._report(tried, tried.look())
             if tried.must_stop():
                 launcher.cancel(tried.stage.key)
+
+    def _report(self, tried: Try, news: tuple[int, int, dict[str, float]] | None) -> None:
+        if news is not None:
+            for watcher in self.watchers:
+                watcher.progress(tried.stage, *news)
 
     def _look_around(self) -> None:
         """Whether this run may go on, and what has become of stages that other runs work on: done by now, or free to be taken."""

@@ -22,7 +22,8 @@ VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference":
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
 _NETWORK = ("contracts", "denoiser", "discrete", "training", "transitions", "values")
 CODE = {
-    "train": (*_NETWORK, "checkpoints", "parallel", "splits"), "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
+    "train": (*_NETWORK, "checkpoints", "parallel", "splits"),
+    "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
     "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "stages", "timing"),
     "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"), "extractor": ("classifier", "splits"),
     "reference": ("classifier", "splits", "stages"), "features": ("classifier", "stages"), "evaluate": ("frechet", "stages"),

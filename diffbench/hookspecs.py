@@ -1,7 +1,8 @@
 """The hooks: what happens when. One sentence each; entry points say what exists.
 
 A package that changes behaviour names a module of implementations under [project.entry-points.diffbench], each decorated
-with `diffbench.hookimpl`.
+with `diffbench.hookimpl`. An implementation takes as many of a hook's arguments as it needs. docs/hooks.md says when each is called,
+in which process, and what becomes of one that fails.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     import click
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from diffbench.kinds import Kind
     from diffbench.planning import Plan, Stage
     from diffbench.registry import Ref, Registry
+    from diffbench.stages import Context
 
 hookspec = pluggy.HookspecMarker("diffbench")
 hookimpl = pluggy.HookimplMarker("diffbench")
@@ -45,18 +48,43 @@ def diffbench_modify_plan(plan: Plan) -> None:
 
 
 @hookspec
-def diffbench_stage_started(stage: Stage) -> None:
+def diffbench_run_started(plan: Plan, folder: Path) -> None:
+    """A run begins; its results will lie in `folder`."""
+
+
+@hookspec
+def diffbench_run_finished(folder: Path, counts: dict[str, int]) -> None:
+    """A run has ended, also by an interruption, and its tables and sample grids are written; counts: cells by status."""
+
+
+@hookspec
+def diffbench_stage_started(stage: Stage, folder: Path) -> None:
     """A stage has been handed to a worker."""
 
 
 @hookspec
-def diffbench_stage_finished(stage: Stage, status: str, seconds: float) -> None:
-    """A stage ended with status "ok", "failed" or "diverged"."""
+def diffbench_stage_progress(stage: Stage, done: int, of: int, figures: dict[str, float], folder: Path) -> None:
+    """A running stage has done so many of its units of work, with figures such as loss or images_per_second."""
 
 
 @hookspec
-def diffbench_row_added(row: dict[str, Any]) -> None:
+def diffbench_stage_finished(stage: Stage, status: str, seconds: float, reason: str, folder: Path) -> None:
+    """A stage of this run ended with status "ok", "failed" or "diverged", or cannot be done because one it needs did not: "blocked"."""
+
+
+@hookspec
+def diffbench_row_added(row: dict[str, Any], folder: Path) -> None:
     """A cell has got its line of the result table."""
+
+
+@hookspec(firstresult=True)
+def diffbench_run_stage(stage: str, task: dict[str, Any], context: Context) -> dict[str, bytes]:
+    """A wrapper around the work of a stage, for profilers and power meters; what it yields to is the stage's files by name."""
+
+
+@hookspec(firstresult=True)
+def diffbench_classify_failure(stage: Stage, code: int, reason: str, log_tail: str) -> str | None:
+    """A better word or sentence for a failure, such as "preempted", which then stands before the reason; None where it knows no better."""
 
 
 @hookspec

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import chain
 from typing import Any
@@ -168,14 +168,32 @@ class Registry:
 
     def answers(self, hook: str, **facts: Any) -> list[Any]:
         """Calls a hook, one plug-in at a time; one that raises is named in `problems` and heard no more. What the others answered."""
-        found: list[Any] = []
-        for plugin in sorted(self.hooks.get_plugins(), key=self.hooks.get_name):
-            others = [p for p in self.hooks.get_plugins() if p is not plugin]
+        return list(self._answers(hook, facts))
+
+    def first(self, hook: str, **facts: Any) -> Any:
+        """The first answer to a hook, or None; plug-ins after the one that gave it are not called."""
+        return next(self._answers(hook, facts), None)
+
+    def plugins(self) -> list[Any]:
+        """The plug-ins with hooks, in the order of their names."""
+        return sorted(self.hooks.get_plugins(), key=self.hooks.get_name)
+
+    def ask(self, plugin: Any, hook: str, **facts: Any) -> list[Any]:
+        """What one plug-in answers to a hook, None left out; what it raises is passed on."""
+        caller = self.hooks.subset_hook_caller(hook, [p for p in self.hooks.get_plugins() if p is not plugin])
+        answer = caller(**facts)
+        if caller.spec.opts["firstresult"]:
+            return [] if answer is None else [answer]
+        return answer
+
+    def _answers(self, hook: str, facts: dict[str, Any]) -> Iterator[Any]:
+        for plugin in self.plugins():
             try:
-                found += self.hooks.subset_hook_caller(hook, others)(**facts)
+                found = self.ask(plugin, hook, **facts)
             except Exception as error:  # noqa: BLE001  a stranger's hook must not stop a run
                 self._switch_off(plugin, f"its hook {hook} raised {type(error).__name__}: {error}")
-        return found
+                continue
+            yield from found
 
     def _switch_off(self, plugin: Any, reason: str) -> None:
         name = self.hooks.get_name(plugin) or repr(plugin)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +36,9 @@ COUNTS = ("reference_count", "sample_count", "feature_count", "sample_batch_size
 class Rows:
     """A watcher that writes the record of each cell the moment its last stage has ended."""
 
-    def __init__(self, plan: Plan, store: Store, folder: Path, facts: dict[str, Any]):
-        self.plan, self.store, self.folder, self.facts = plan, store, folder, facts
+    def __init__(self, plan: Plan, store: Store, folder: Path, facts: dict[str, Any], listeners: Iterable[Callable[[dict[str, Any]], None]] = ()):
+        """listeners: told each row when it is written."""
+        self.plan, self.store, self.folder, self.facts, self.listeners = plan, store, folder, facts, list(listeners)
         self.outcomes: dict[str, Outcome] = {}
         self.written: dict[str, dict[str, Any]] = {}
         self.users: dict[str, list[CellPlan]] = {}
@@ -63,7 +66,7 @@ class Rows:
         """Nothing to do."""
 
     def note(self, text: str) -> None:
-        """Notes are for the display."""
+        """Nothing to do."""
 
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         """Writes the rows this stage was the last one of."""
@@ -71,6 +74,10 @@ class Rows:
         for planned in self.users.get(stage.key, []):
             if planned.cell_id not in self.written and all(key in self.outcomes for key in planned.stages.values()):
                 self._write(planned, self._measured(planned))
+
+    def counts(self) -> dict[str, int]:
+        """Cells by status, of those that have their row."""
+        return dict(Counter(row["status"] for row in self.written.values()))
 
     def _write(self, planned: CellPlan, measured: dict[str, Any]) -> None:
         facts = {k: v for k, v in self.facts.items() if measured["status"] != "skipped" or k in ("diffbench", "started_at")}
@@ -83,7 +90,8 @@ class Rows:
         else:
             write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
         self.written[planned.cell_id] = row
-        self.plan.registry.answers("diffbench_row_added", row=row)
+        for told in self.listeners:
+            told(row)
 
     def _described(self, planned: CellPlan) -> dict[str, Any]:
         cell, registry = planned.cell, self.plan.registry

@@ -74,6 +74,7 @@ class Run(Options):
     stall: Duration = 1800.0                                              # longest time without a sign of progress
     checkpoint: Duration = 30.0                                           # time between checkpoints of a training
     deterministic: bool = False                                           # the same bits on a GPU too, where its kernels can; often slower
+    trackers: tuple[str, ...] = ()                                        # plug-ins that follow the run, such as tensorboard
 
     def limit(self, stage: str) -> float | None:
         """Seconds a stage may take, or None."""

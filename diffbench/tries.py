@@ -13,7 +13,7 @@ from diffbench.launchers import Ended
 from diffbench.planning import Stage
 
 LOG_LINES = 5
-LOOK_SECONDS = 0.5                    # between looks at one try
+LOOK_SECONDS = 0.2                    # between looks at one try
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,10 @@ class Try:
     said: bytes = b""
     stopped: Failure | None = None
 
-    def look(self) -> tuple[int, int, dict[str, float]] | None:
+    def look(self, at_once: bool = False) -> tuple[int, int, dict[str, float]] | None:
         """How far it is, where that is news: (done, of, figures)."""
         now = time.monotonic()
-        if now - self.looked < LOOK_SECONDS:
+        if now - self.looked < LOOK_SECONDS and not at_once:
             return None
         self.looked = now
         if self.begun is None:
@@ -75,19 +75,20 @@ class Try:
         with contextlib.suppress(OSError, ValueError, KeyError):
             said: dict[str, Any] = json.loads((self.attempt / "error.json").read_bytes())
             return Failure(status=said["status"], reason=said["reason"], kind=said["kind"], artefact=said.get("artefact"))
-        words = self._last_words()
+        last = self.last_lines(LOG_LINES)
+        words = f"; its last words: {' | '.join(last)}" if last else ""
         if self.stopped is not None:
             return Failure(status="failed", kind=self.stopped.kind, reason=self.stopped.reason + words)
         how = ended.reason or (f"the worker was ended by signal {-ended.code}" if ended.code < 0 else f"the worker ended with code {ended.code} and no result")
         hint = " (out of memory, if nobody killed it)" if ended.code == -9 and not ended.reason else ""
         return Failure(status="failed", reason=how + hint + words)
 
-    def _last_words(self) -> str:
+    def last_lines(self, count: int) -> list[str]:
+        """The end of its log."""
         try:
-            last = (self.attempt / "log.txt").read_text(errors="replace").strip().splitlines()[-LOG_LINES:]
+            return (self.attempt / "log.txt").read_text(errors="replace").strip().splitlines()[-count:]
         except OSError:
-            return ""
-        return f"; its last words: {' | '.join(last)}" if last else ""
+            return []
 
 
 def _seconds(seconds: float) -> str:

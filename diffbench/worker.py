@@ -84,9 +84,10 @@ def context(content: dict[str, Any], store: Store, progress: Progress, gpu: int 
 
 
 def _do(content: dict[str, Any], store: Store, progress: Progress) -> dict[str, bytes]:
-    from diffbench import stages
+    from diffbench import stage_wrappers, stages
 
-    return stages.STAGES[content["stage"]](context(content, store, progress))
+    made = context(content, store, progress)
+    return stage_wrappers.run_wrapped(made.registry, content["stage"], made, stages.STAGES[content["stage"]])
 
 
 def failure(error: Exception) -> dict[str, str]:
@@ -111,14 +112,14 @@ def failure(error: Exception) -> dict[str, str]:
 
 
 class _Progress:
-    """Writes how far a stage is, at most twice a second: units done, of how many, and figures such as loss or images_per_second."""
+    """Writes how far a stage is, at most twice a second and at its end: units done, of how many, and figures such as loss or images_per_second."""
 
     def __init__(self, path: Path):
         self.path, self.last = path, 0.0
 
     def __call__(self, done: int, of: int, **figures: float) -> None:
         now = time.monotonic()
-        if now - self.last >= PROGRESS_SECONDS:
+        if now - self.last >= PROGRESS_SECONDS or done == of:
             self.last = now
             staging = self.path.with_suffix(".new")
             with contextlib.suppress(OSError):            # for people: a full disk will be noticed where it matters

@@ -72,7 +72,7 @@ def entry_points_of_the_project():
 
 def test_every_component_file_has_an_entry_point_of_its_name():
     declared = entry_points_of_the_project()
-    targets = {value.partition(":")[0] for group in declared.values() for value in group.values()}
+    targets = {value.partition(":")[0] for group, points in declared.items() for value in points.values() if group != "diffbench.tracker"}
     for group, points in declared.items():
         for name, target in points.items():
             assert target.partition(":")[0].rpartition(".")[2] == name, f"{group}: the file of {name} carries its name"

@@ -32,7 +32,8 @@ def test_help_takes_less_than_half_a_second():
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("list",), *((name, "--help") for name in ("run", "export", "import", "gc", "doctor"))])
+@pytest.mark.parametrize("arguments", [("--help",), ("list",), ("watch", "nowhere"),
+                                       *((name, "--help") for name in ("run", "export", "import", "gc", "doctor"))])
 def test_neither_torch_nor_pandas_is_imported_for(arguments):
     code = ("import sys\nfrom diffbench.cli import main\ntry:\n    main(" + repr(list(arguments)) + ")\nexcept SystemExit: pass\n"
             "assert not {'torch', 'pandas'} & set(sys.modules), 'heavy'")
@@ -74,6 +75,9 @@ def test_show_gives_options_ranges_meaning_and_claims():
     (("import", "nowhere.zip"), "nowhere.zip cannot be read: No such file"),
     (("import", QUICKSTART), "it is no whole zip file"),
     (("plan", QUICKSTART, "--only", "color=red"), "write AXIS=VALUE with an axis of this matrix"),
+    (("run", QUICKSTART, "--tracker", "tensorbord"), "no tracker named 'tensorbord'. Did you mean 'tensorboard'?"),
+    (("watch", "nowhere"), "nowhere: there is no such folder; name the folder of a run"),
+    (("watch", "."), ". is not the folder of a run: it holds no plan.json"),
 ])
 def test_a_wrong_request_gets_a_sentence_and_exit_code_2(arguments, said, tmp_path):
     done = diffbench(*arguments, cwd=tmp_path)

@@ -24,7 +24,7 @@ def diffbench_environment():
     return {"queue": "night"}
 @hookimpl
 def diffbench_kinds():
-    return [Kind(name="tracker", base="diffbench.contracts:Component", half="measuring", summary="where rows go", axis=False)]
+    return [Kind(name="sink", base="diffbench.contracts:Component", half="measuring", summary="where rows go", axis=False)]
 @hookimpl
 def diffbench_commands(cli):
     cli.add_command(click.Command("hello", callback=lambda: click.echo("hello from a plug-in"), help="Says hello."))
@@ -34,7 +34,7 @@ def diffbench_commands(cli):
 def test_a_plug_in_changes_plans_hears_rows_adds_facts_kinds_and_commands(tmp_path, monkeypatch, capsys):
     distribution(tmp_path, "night-pack", "[diffbench]\nhooks = night_hooks\n", {"night_hooks": HOOKS})
     monkeypatch.syspath_prepend(tmp_path)
-    assert "tracker" in Registry().kinds
+    assert "sink" in Registry().kinds
     content = {**MATRIX, "axes": {**MATRIX["axes"], "conditioning": "none", "scheduler": [{"ddim": {"steps": 2}}]}, "metrics": []}
     done = diffbench.run(content, out=tmp_path / "out", device="cpu")
     assert done.counts == {"skipped": 1} and sys.modules["night_hooks"].heard == ["skipped"]

@@ -168,8 +168,8 @@ def test_hook_plug_ins_are_loaded_one_by_one(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = Registry()
     assert {p.distribution.partition(":")[0] for p in found.problems} == {"a-broken", "b-misspelt"}
-    found.answers("diffbench_row_added", row={"cell_id": "x"})
-    found.answers("diffbench_row_added", row={"cell_id": "y"})
+    found.answers("diffbench_row_added", row={"cell_id": "x"}, folder=None)
+    found.answers("diffbench_row_added", row={"cell_id": "y"}, folder=None)
     assert [p for p in found.problems if "c-works" in p.message and "ZeroDivisionError" in p.message]
     assert len(sys.modules["c_works_hooks"].heard) == 1, "a switched-off observer is heard no more"
 

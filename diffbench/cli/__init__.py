@@ -13,6 +13,7 @@ from diffbench.errors import DiffbenchError
 
 COMMANDS = {
     "run": ("diffbench.cli.run", "Train and sample every combination; write FID and throughput tables."),
+    "watch": ("diffbench.cli.watch", "Show a run that goes on elsewhere, live, or what became of it."),
     "plan": ("diffbench.cli.plan", "Show what a run would do, without doing it."),
     "list": ("diffbench.cli.list", "List the components that are installed, importing none of them."),
     "show": ("diffbench.cli.show", "Show one component: options, meaning, source, origin."),

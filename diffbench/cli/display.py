@@ -1,70 +1,79 @@
-"""What a run shows while it goes: a live table on a terminal, plain lines otherwise."""
+"""What a run shows while it goes: a live picture on a terminal, plain lines otherwise. `diffbench run` and `diffbench watch` share it."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from diffbench.engine import Engine, Outcome
-from diffbench.frontier import ORDER
-from diffbench.planning import Plan, Stage
+from diffbench import time_left
+from diffbench.cli.picture import clock, complaint, head, named, picture, printable
+from diffbench.events import Narrator
+from diffbench.watching import RunState
 
 LINE_SECONDS = 5.0                    # between plain progress lines
+LONG_SECONDS = 10.0                   # a stage that takes this long has plain lines of its own at its start and end
 
 
-class Display:
-    """A watcher. The time left comes from the mean time of finished stages of the same kind."""
+class Screen:
+    """Shows a state that changes: feed it events between `begin` and `end`. Before `begin` events are taken in and nothing is shown."""
 
-    def __init__(self, plan: Plan, console: Console | None = None):
-        self.plan, self.console = plan, console or Console(stderr=True)
-        self.engine: Engine | None = None
-        self.running: dict[str, tuple[Stage, float]] = {}
-        self.shares: dict[str, float] = {}
-        self.seconds: dict[str, list[float]] = {}
-        self.bad: list[tuple[Stage, Outcome]] = []
+    def __init__(self, state: RunState, console: Console | None = None):
+        self.state, self.console = state, console or Console(stderr=True)
         self.live: Live | None = None
-        self.start = self.last_line = time.monotonic()
+        self.is_showing, self.last_line = False, time.monotonic()
+        self.lock = threading.RLock()                     # the live picture is drawn by a thread of its own
 
-    def begin(self, engine: Engine) -> None:
+    def begin(self) -> None:
         """Starts showing."""
-        self.engine = engine
-        if self.console.is_terminal and len(engine.outcomes) < len(engine.stages):
+        self.is_showing, self.last_line = True, time.monotonic()
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
             self.live = Live(get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=True)
             self.live.start()
+            self.console.show_cursor(True)                # hidden, it would stay so where the process is killed
 
     def end(self) -> None:
-        """Stops showing."""
+        """Stops showing; a live picture vanishes."""
+        self.is_showing = False
         if self.live is not None:
             self.live.stop()
             self.live = None
 
-    def started(self, stage: Stage) -> None:
-        """A stage runs."""
-        self.running[stage.key] = (stage, time.monotonic())
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Takes in an event of this process."""
+        with self.lock:
+            self.state.apply(event)
+        self.say(event)
 
-    def progress(self, stage: Stage, done: int, of: int, figures: dict[str, float]) -> None:
-        """A stage says how far it is."""
-        self.shares[stage.key] = done / max(1, of)
-        self._line()
+    def say(self, event: Mapping[str, Any]) -> None:
+        """Plain lines for an event, taken in already, that should not wait for the next progress line."""
+        if not self.is_showing or self.live is not None:
+            return
+        name, stage, seconds = event["event"], self.state.stages.get(str(event.get("key"))), event.get("seconds")
+        if name == "note" and isinstance(event.get("text"), str):
+            self.line(event["text"])
+        if stage is not None and stage.status in ("failed", "diverged") and name == "stage_finished":
+            self.line(complaint(stage))
+        if stage is not None and name == "stage_started" and self._is_long(stage.kind):
+            self.line(f"started: {stage.kind} {stage.label}" + (f" (try {stage.tries})" if stage.tries > 1 else ""))
+        if stage is not None and name == "stage_finished" and stage.status == "ok" and isinstance(seconds, int | float) and seconds >= LONG_SECONDS:
+            self.line(f"done: {stage.kind} {stage.label} in {clock(seconds)}")
+        self.tick()
 
-    def finished(self, stage: Stage, outcome: Outcome) -> None:
-        """A stage ended."""
-        self.running.pop(stage.key, None)
-        self.shares.pop(stage.key, None)
-        if outcome.status == "ok" and not outcome.cached:
-            self.seconds.setdefault(stage.name, []).append(outcome.seconds)
-        if outcome.status in ("failed", "diverged") and stage.key not in {s.key for s, _ in self.bad}:
-            self.bad.append((stage, outcome))
-            if self.engine is not None:
-                self.console.print(Text(f"{outcome.status}: {stage.label}: {outcome.reason}", style="red"))
-        self._line()
+    def tick(self) -> None:
+        """A plain progress line, if it is time for one."""
+        now = time.monotonic()
+        if not self.is_showing or self.live is not None or now - self.last_line < LINE_SECONDS:
+            return
+        self.last_line = now
+        stages = list(self.state.running.values())
+        shown = "; ".join(map(named, stages[:2])) + (f"; and {len(stages) - 2} more" if len(stages) > 2 else "")
+        self.line(f"{head(self.state)}: {shown}" if shown else head(self.state))
 
     def note(self, text: str) -> None:
         """Something to know."""
@@ -73,55 +82,45 @@ class Display:
 
     def reasons(self) -> list[str]:
         """What went wrong, one line per stage."""
-        return [f"{outcome.status}: {stage.name} {stage.label}: {outcome.reason}" for stage, outcome in self.bad]
+        return [complaint(stage) for stage in self.state.bad()]
 
-    def seconds_left(self) -> float | None:
-        """Estimate from the stages done so far; None before there is anything to go by."""
-        if self.engine is None or not self.seconds:
-            return None
-        mean = {name: sum(t) / len(t) for name, t in self.seconds.items()}
-        unknown = min(mean.values())                      # of a kind not seen yet: no better guess than the shortest
-        left = 0.0
-        for key, stage in self.engine.stages.items():
-            if key not in self.engine.outcomes:
-                expected = mean.get(stage.name, unknown) * (1 - self.shares.get(key, 0.0))
-                left += expected if stage.is_exclusive else expected / self.engine.capacity.slots
-        return left
+    def _is_long(self, kind: str) -> bool:
+        return (time_left.mean_seconds(self.state, kind) or 0.0) >= LONG_SECONDS if kind in self.state.spent else kind == "train"
 
-    def _line(self) -> None:
-        """A plain line now and then, where there is no terminal."""
-        now = time.monotonic()
-        if self.engine is None or self.live is not None or self.console.is_terminal or now - self.last_line < LINE_SECONDS:
-            return
-        self.last_line = now
-        named = [self._named(stage) for stage, _ in self.running.values()]
-        stages = "; ".join(named[:2]) + (f"; and {len(named) - 2} more" if len(named) > 2 else "")
-        self.console.print(f"{self._head()}: {stages}", markup=False, highlight=False, soft_wrap=True)
-
-    def _head(self) -> str:
-        left = self.seconds_left()
-        return (f"[{_clock(time.monotonic() - self.start)}] {len(self.engine.outcomes)}/{len(self.engine.stages)} stages"
-                + (f", about {_clock(left)} left" if left is not None else ""))
-
-    def _named(self, stage: Stage) -> str:
-        share = self.shares.get(stage.key)
-        return f"{stage.name} {stage.label}" + (f" {100 * share:.0f} %" if share else "")
+    def line(self, text: str, style: str = "") -> None:
+        """One plain line."""
+        self.console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def _picture(self) -> Any:
-        done = Counter(self.engine.stages[key].name for key in self.engine.outcomes)
-        of = Counter(stage.name for stage in self.engine.stages.values())
-        table = Table.grid(padding=(0, 1))
-        whole = ProgressBar(total=len(self.engine.stages), completed=len(self.engine.outcomes), width=30)
-        table.add_row(Text("all stages", style="bold"), whole, Text(self._head()))
-        for name in ORDER:
-            if of[name]:
-                table.add_row(name, ProgressBar(total=of[name], completed=done[name], width=30), f"{done[name]}/{of[name]}")
-        running = Table.grid(padding=(0, 1))
-        for stage, since in self.running.values():
-            running.add_row(Text(f"  {_clock(time.monotonic() - since)}"), Text(self._named(stage), overflow="ellipsis", no_wrap=True))
-        return Group(table, running)
+        with self.lock:
+            return picture(self.state, self.console.width, self.console.height)
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+class Display(Narrator):
+    """The watcher that shows the run of its own process. stages: those of the plan; earlier: mean seconds by kind, of earlier runs."""
+
+    def __init__(self, stages: Mapping[str, Any], name: str = "", earlier: Mapping[str, float] | None = None, console: Console | None = None):
+        super().__init__()
+        described = {key: {"name": s.name, "label": s.label, "parents": s.parents} for key, s in stages.items()}
+        self.screen, self.start = Screen(RunState(described, earlier), console), time.monotonic()
+        self.screen.state.name = name
+
+    def begin(self) -> None:
+        """Starts showing, where something is left to be done."""
+        self.tell("alive")
+        if self.screen.state.done < len(self.screen.state.stages):
+            self.screen.begin()
+
+    def end(self) -> None:
+        """Stops showing; what a live picture said of warnings stays, as lines."""
+        was_live = self.screen.live is not None
+        self.screen.end()
+        for note in self.screen.state.notes if was_live else ():
+            self.screen.line(note, style="yellow")
+
+    def tell(self, event: str, **fields: Any) -> None:
+        self.screen.apply({"event": event, "t": time.monotonic() - self.start, **fields})
+
+    def reasons(self) -> list[str]:
+        """What went wrong, one line per stage."""
+        return self.screen.reasons()

@@ -17,27 +17,33 @@ from diffbench.cli.common import make_plan, matrix_options
 @click.option("--out", type=click.Path(file_okay=False), help="Folder of the results; runs/NAME unless told otherwise.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; on a CPU as many as there are cores, on a GPU one.")
 @click.option("--wait", is_flag=True, help="Where another run writes to the same folder, wait for it to end.")
-def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: bool, wait: bool, **asked: Any) -> int:
+@click.option("--tracker", "trackers", multiple=True, metavar="NAME", help="Also tell this tracker, such as tensorboard, what happens.")
+def command(out: str | None, jobs: int | None, wait: bool, trackers: tuple[str, ...], plugins: tuple[str, ...], smoke: bool, **asked: Any) -> int:
     """Train and sample every combination in MATRIX and write FID and throughput tables.
 
     Typing the same line again goes on where it stopped. Exit codes: 0 every cell is ok or skipped, 1 some cell failed (the
     rest is there), 2 the request was wrong and nothing was run, 130 Ctrl-C, 143 SIGTERM.
     """
-    from diffbench import api
+    from diffbench import api, time_left, tracking
     from diffbench.cli.display import Display
     from diffbench.cli.plan import estimated_time, plan_lines
+    from diffbench.event_logs import Logs
 
+    for name in trackers:                                 # a plan may take a while; a misspelt name need not wait for it
+        tracking.find(name)
     plan = make_plan(plugins=plugins, smoke=smoke, **asked)
-    display = Display(plan)
+    earlier = time_left.earlier(event for _, event in Logs(api.run_folder(plan, out, smoke)).read())
+    display = Display(plan.needed(), plan.matrix.name, earlier)
 
     def ready(engine: Any) -> None:
         done = {key for key, outcome in engine.outcomes.items() if outcome.cached}
         for line in plan_lines(plan, done, estimated_time(plan, engine.store, done, jobs)[1]):
             click.echo(line)
-        display.begin(engine)
+        display.begin()
 
     try:
-        finished = api.execute(plan, out=out, jobs=jobs, plugins=list(plugins), watchers=[display], smoke=smoke, on_ready=ready, wait=wait)
+        finished = api.execute(plan, out=out, jobs=jobs, plugins=list(plugins), watchers=[display], smoke=smoke, on_ready=ready, wait=wait,
+                               trackers=trackers)
     except KeyboardInterrupt:
         display.end()
         click.echo("interrupted: what was finished is kept; the same line again goes on from here", err=True)

@@ -1,0 +1,72 @@
+"""Trackers: plug-ins that follow a run and are off unless a run names them.
+
+An entry point of the group `diffbench.tracker` gives a name to a module of hook implementations, which is imported only where a run
+asks for it by `--tracker NAME` or `run: {trackers: [NAME]}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+from collections.abc import Iterable, Iterator
+
+import pluggy
+
+from diffbench import source
+from diffbench.errors import BrokenComponent, DiffbenchError, unknown_name
+from diffbench.registry import Registry
+
+GROUP = "diffbench.tracker"
+
+
+@contextlib.contextmanager
+def loaded(registry: Registry, names: Iterable[str]) -> Iterator[None]:
+    """Has trackers in the registry while a run lasts.
+
+    Raises DiffbenchError for a name nobody offers, or two packages do, and BrokenComponent for a tracker that cannot be imported:
+    before anything is run.
+    """
+    registered: list[object] = []
+    try:
+        for name in dict.fromkeys(names):
+            module = _import(name)
+            if not registry.hooks.is_registered(module):
+                registered.append(module)
+                _register(registry, name, module)
+        yield
+    finally:
+        for module in registered:
+            if registry.hooks.is_registered(module):      # one whose hook raised has been taken out already
+                registry.hooks.unregister(module)
+
+
+def _register(registry: Registry, name: str, module: object) -> None:
+    try:
+        registry.hooks.register(module, name=f"tracker {name}")
+        registry.hooks.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise BrokenComponent(f"tracker {name} cannot be used: {error}") from None
+
+
+def find(name: str) -> importlib.metadata.EntryPoint:
+    """Who offers a tracker; raises DiffbenchError where nobody does, or two packages do. Nothing is imported."""
+    points = list(source.entry_points(GROUP))
+    found = [point for point in points if point.name == name]
+    if not found:
+        raise DiffbenchError(unknown_name("tracker", name, {point.name for point in points}))
+    if len(found) > 1:
+        raise DiffbenchError(f"{len(found)} packages offer a tracker named {name!r}: {', '.join(p.dist.name for p in found)}. Uninstall all but one")
+    return found[0]
+
+
+def _import(name: str) -> object:
+    point = find(name)
+    try:
+        return importlib.import_module(point.value)
+    except ImportError as error:
+        extra = f"[{name}]" if name in (point.dist.metadata.get_all("Provides-Extra") or ()) else ""
+        raise BrokenComponent(f"tracker {name} needs pip install '{point.dist.name}{extra}': importing {point.value} failed with {error}") from None
+    except Exception as error:
+        said = f"importing {point.value} failed with {type(error).__name__}: {error}"
+        raise BrokenComponent(f"tracker {name} of {point.dist.name} cannot be used: {said}") from error
