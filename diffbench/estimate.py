@@ -56,7 +56,7 @@ def estimate(plan: Plan, done: Collection[str], history: History, workers: int) 
             expected[stage.key] = found
     going_by = {(s.name, *_work(s)): expected[s.key].stages for s in left if s.key in expected}
     low, middle, high = (_wall([(s, getattr(expected[s.key], figure) if s.key in expected else 0.0) for s in left], workers)
-                         for figure in ("low", "seconds", "high"))
+                         for figure in ("low", "seconds", "high")) if expected else (0.0, 0.0, 0.0)
     return Estimate(seconds=(middle, low, high), workers=workers, earlier=sum(going_by.values()), unknown=dict(unknown), stages=expected, left=len(left))
 
 
