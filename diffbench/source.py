@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffbench
 from diffbench.errors import BrokenComponent
@@ -45,6 +46,7 @@ class Point:
     distribution: str
     version: str
     is_editable: bool
+    extras: tuple[str, ...]
     load: Callable[[], object]
 
 
@@ -58,10 +60,11 @@ def _installed(state: tuple[tuple[str, int], ...]) -> dict[str, list[Point]]:
     """All entry points of ours by group, read once: every look at a distribution's facts parses its files again."""
     found: dict[str, dict[tuple[str, str], Point]] = {}
     for distribution in importlib.metadata.distributions():
-        about: tuple[str, str, bool] | None = None
+        about: tuple[Any, ...] = ()
         for point in distribution.entry_points:
             if point.group.partition(".")[0] == "diffbench":
-                about = about or (distribution.name, distribution.version, is_editable(distribution))
+                about = about or (distribution.name, distribution.version, is_editable(distribution),
+                                  tuple(distribution.metadata.get_all("Provides-Extra") or ()))
                 # An editable install may be met twice on the path; the first is the one that is imported.
                 found.setdefault(point.group, {}).setdefault((about[0], point.name), Point(point.name, point.value, *about, point.load))
     return {group: [points[key] for key in sorted(points)] for group, points in found.items()}

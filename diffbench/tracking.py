@@ -56,7 +56,7 @@ def find(name: str) -> importlib.metadata.EntryPoint:
     if not found:
         raise DiffbenchError(unknown_name("tracker", name, {point.name for point in points}))
     if len(found) > 1:
-        raise DiffbenchError(f"{len(found)} packages offer a tracker named {name!r}: {', '.join(p.dist.name for p in found)}. Uninstall all but one")
+        raise DiffbenchError(f"{len(found)} packages offer a tracker named {name!r}: {', '.join(p.distribution for p in found)}. Uninstall all but one")
     return found[0]
 
 
@@ -65,8 +65,8 @@ def _import(name: str) -> object:
     try:
         return importlib.import_module(point.value)
     except ImportError as error:
-        extra = f"[{name}]" if name in (point.dist.metadata.get_all("Provides-Extra") or ()) else ""
-        raise BrokenComponent(f"tracker {name} needs pip install '{point.dist.name}{extra}': importing {point.value} failed with {error}") from None
+        extra = f"[{name}]" if name in point.extras else ""
+        raise BrokenComponent(f"tracker {name} needs pip install '{point.distribution}{extra}': importing {point.value} failed with {error}") from None
     except Exception as error:
         said = f"importing {point.value} failed with {type(error).__name__}: {error}"
-        raise BrokenComponent(f"tracker {name} of {point.dist.name} cannot be used: {said}") from error
+        raise BrokenComponent(f"tracker {name} of {point.distribution} cannot be used: {said}") from error

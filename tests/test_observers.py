@@ -1,5 +1,6 @@
 """Plug-ins that observe a run: told everything in order, and unable to stop or slow it."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -171,6 +172,7 @@ def test_hooks_that_answer_stay_where_they_were():
 def test_a_better_word_for_a_failure_stands_before_the_reason(tmp_path, answer, reason):
     from diffbench.engine import Engine
     from diffbench.launchers import Ended
+    from diffbench.tries import Try
 
     asked = []
 
@@ -182,5 +184,6 @@ def test_a_better_word_for_a_failure_stands_before_the_reason(tmp_path, answer, 
     engine = Engine.__new__(Engine)
     engine.plan = SimpleNamespace(registry=registry(one=Classifies()))
     (tmp_path / "log.txt").write_text("".join(f"line {i}\n" for i in range(80)))
-    assert engine._classified(STAGE, Ended(id="x", code=-9), "why", Path(tmp_path)) == reason
+    (tmp_path / "error.json").write_text(json.dumps({"status": "failed", "kind": "code", "reason": "why"}))
+    assert engine._classified(STAGE, Ended(id="x", code=-9), Try(STAGE, Path(tmp_path), limit=None, stall=60.0)).reason == reason
     assert asked == [(STAGE, -9, "why", "\n".join(f"line {i}" for i in range(30, 80)))]
