@@ -53,28 +53,30 @@ def plan(matrix: str | Path | Mapping[str, Any], *, device: str = "auto", plugin
 
 def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None, device: str = "auto", jobs: int | None = None, plugins: Iterable[str] = (),
         changes: Iterable[str] = (), smoke: bool = False, store: Store | None = None, watchers: Iterable[Watcher] = (),
-        wait: bool = False) -> Finished:
+        wait: bool = False, launcher: str = "local", threads: int | None = None) -> Finished:
     """Runs a matrix to its tables; what the store holds already is not done again. Arguments as on the command line."""
     plugins = list(plugins)
     made = plan(matrix, device=device, plugins=plugins, changes=changes, smoke=smoke)
-    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke, wait=wait)
+    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke, wait=wait, launcher=launcher,
+                   threads=threads)
 
 
 def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = None, plugins: list[str] | None = None, store: Store | None = None,
             watchers: list[Watcher] | None = None, smoke: bool = False, wait: bool = False,
-            on_ready: Callable[[Engine], None] = lambda engine: None, make_launcher: Callable[[], Launcher] | None = None) -> Finished:
+            on_ready: Callable[[Engine], None] = lambda engine: None, make_launcher: Callable[[], Launcher] | None = None,
+            launcher: str = "local", threads: int | None = None) -> Finished:
     """Runs a plan. `on_ready` is told the engine once it knows what is done already; `wait` waits for another run into the same folder."""
-    from diffbench.launchers.local import LocalLauncher
-
+    open_launcher = made.registry.launcher(launcher)
+    make_launcher = make_launcher or (lambda: open_launcher(made.device))
     store = store or Store.default()
     folder = Path(out) if out else Path("runs") / (made.matrix.name + ("-smoke" if smoke else ""))
     store.prepare()
     _prepare(folder)
     with _alone_in(folder, wait) as check:
-        return _execute(made, folder, store, jobs, plugins or [], watchers or [], on_ready, make_launcher or LocalLauncher, check)
+        return _execute(made, folder, store, jobs, threads, plugins or [], watchers or [], on_ready, make_launcher, check)
 
 
-def _execute(made: Plan, folder: Path, store: Store, jobs: int | None, plugins: list[str], watchers: list[Watcher],
+def _execute(made: Plan, folder: Path, store: Store, jobs: int | None, threads: int | None, plugins: list[str], watchers: list[Watcher],
              on_ready: Callable[[Engine], None], make_launcher: Callable[[], Launcher],
              check: Callable[[], None]) -> Finished:
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -82,7 +84,7 @@ def _execute(made: Plan, folder: Path, store: Store, jobs: int | None, plugins: 
     rows = Rows(made, store, folder, facts)
     rows.start()
     _describe_run(made, folder)
-    engine = Engine(made, store, make_launcher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, plugins=plugins, check=check)
+    engine = Engine(made, store, make_launcher, [rows, _Hooks(made.registry), *watchers], jobs=jobs, threads=threads, plugins=plugins, check=check)
     try:
         engine.find_done()
         on_ready(engine)

@@ -15,9 +15,11 @@ from diffbench.cli.common import make_plan, matrix_options
 @click.command()
 @matrix_options
 @click.option("--out", type=click.Path(file_okay=False), help="Folder of the results; runs/NAME unless told otherwise.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; on a CPU as many as there are cores, on a GPU one.")
+@click.option("--launcher", default="local", show_default=True, metavar="local|ray[://HOST:PORT]|slurm[:PARTITION]", help="Where workers run.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; otherwise as many as there are cores, or GPUs. More jobs than GPUs share them.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; otherwise the cores are divided among the workers.")
 @click.option("--wait", is_flag=True, help="Where another run writes to the same folder, wait for it to end.")
-def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: bool, wait: bool, **asked: Any) -> int:
+def command(out: str | None, launcher: str, jobs: int | None, threads: int | None, plugins: tuple[str, ...], smoke: bool, wait: bool, **asked: Any) -> int:
     """Train and sample every combination in MATRIX and write FID and throughput tables.
 
     Typing the same line again goes on where it stopped. Exit codes: 0 every cell is ok or skipped, 1 some cell failed (the
@@ -36,7 +38,8 @@ def command(out: str | None, jobs: int | None, plugins: tuple[str, ...], smoke: 
         display.begin(engine)
 
     try:
-        finished = api.execute(plan, out=out, jobs=jobs, plugins=list(plugins), watchers=[display], smoke=smoke, on_ready=ready, wait=wait)
+        finished = api.execute(plan, out=out, launcher=launcher, jobs=jobs, threads=threads, plugins=list(plugins), watchers=[display],
+                               smoke=smoke, on_ready=ready, wait=wait)
     except KeyboardInterrupt:
         display.end()
         click.echo("interrupted: what was finished is kept; the same line again goes on from here", err=True)
