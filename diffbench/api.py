@@ -55,23 +55,25 @@ def plan(matrix: str | Path | Mapping[str, Any], *, device: str = "auto", plugin
 
 def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None, device: str = "auto", jobs: int | None = None, plugins: Iterable[str] = (),
         changes: Iterable[str] = (), smoke: bool = False, store: Store | None = None, watchers: Iterable[Watcher] = (),
-        wait: bool = False, trackers: Iterable[str] = ()) -> Finished:
+        wait: bool = False, trackers: Iterable[str] = (), launcher: str = "local", threads: int | None = None) -> Finished:
     """Runs a matrix to its tables; what the store holds already is not done again. Arguments as on the command line."""
     plugins = list(plugins)
     made = plan(matrix, device=device, plugins=plugins, changes=changes, smoke=smoke)
-    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke, wait=wait, trackers=trackers)
+    return execute(made, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke, wait=wait, trackers=trackers,
+                   launcher=launcher, threads=threads)
 
 
 def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = None, plugins: list[str] | None = None, store: Store | None = None,
             watchers: list[Watcher] | None = None, smoke: bool = False, wait: bool = False, trackers: Iterable[str] = (),
-            on_ready: Callable[[Engine], None] = lambda engine: None, make_launcher: Callable[[], Launcher] | None = None) -> Finished:
+            on_ready: Callable[[Engine], None] = lambda engine: None, make_launcher: Callable[[], Launcher] | None = None,
+            launcher: str = "local", threads: int | None = None) -> Finished:
     """Runs a plan.
 
     wait: for another run into the same folder to end; trackers: names, besides those the matrix asks for; on_ready: is told the
     engine once it knows what is done already.
     """
-    from diffbench.launchers.local import LocalLauncher
-
+    open_launcher = made.registry.launcher(launcher)
+    make_launcher = make_launcher or (lambda: open_launcher(made.device))
     store, folder, watchers = store or Store.default(), run_folder(made, out, smoke), watchers or []
     with tracking.loaded(made.registry, [*made.matrix.run.trackers, *trackers]):
         store.prepare()
@@ -83,7 +85,7 @@ def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = Non
             with EventLog(folder, warn=lambda text: _note(watchers, text)) as log, \
                     Observers(made.registry, folder, note=lambda text: _note([log, *watchers], text)) as observers:
                 rows = Rows(made, store, folder, _facts(made, started), listeners=[log.row_added, observers.row_added])
-                engine = Engine(made, store, make_launcher or LocalLauncher, [log, observers, rows, *watchers], jobs=jobs, plugins=plugins or [],
+                engine = Engine(made, store, make_launcher, [log, observers, rows, *watchers], jobs=jobs, threads=threads, plugins=plugins or [],
                                 check=check)
                 log.run_started(made)
                 observers.run_started(made)

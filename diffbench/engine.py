@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from diffbench import interrupts
@@ -13,7 +14,6 @@ from diffbench.claims import Claims, Holder, sweep
 from diffbench.errors import Damaged, DiffbenchError, DiskFull
 from diffbench.frontier import Frontier
 from diffbench.launchers import Capacity, Ended, Job, Launcher, Resources
-from diffbench.machine import cores
 from diffbench.planning import CellPlan, Plan, Stage
 from diffbench.store import Store
 from diffbench.tries import Failure, Try
@@ -55,8 +55,9 @@ class Engine:
     """One run of a plan over a store. `outcomes` holds what is known of each stage so far."""
 
     def __init__(self, plan: Plan, store: Store, make_launcher: Callable[[], Launcher], watchers: list[Watcher], *, jobs: int | None = None,
-                 plugins: Iterable[str] = (), check: Callable[[], None] = lambda: None):
-        self.plan, self.store, self.make_launcher, self.watchers, self.jobs, self.plugins = plan, store, make_launcher, watchers, jobs, list(plugins)
+                 threads: int | None = None, plugins: Iterable[str] = (), check: Callable[[], None] = lambda: None):
+        self.plan, self.store, self.make_launcher, self.watchers, self.jobs, self.threads = plan, store, make_launcher, watchers, jobs, threads
+        self.plugins = [str(Path(file).resolve()) for file in plugins]          # a worker may have another working folder
         self.stages = plan.needed()
         self.check = check                                # called now and then; what it raises ends the run
         self.frontier = Frontier(self.stages)
@@ -102,6 +103,8 @@ class Engine:
             widest = max(Counter(s.name for s in self.stages.values() if not s.is_exclusive).values(), default=1)
             sweep(self.store.root / "claims")
             self.capacity = launcher.capacity(self.device_kind, widest, self.jobs)
+            if self.threads is not None:
+                self.capacity = self.capacity.with_threads(self.threads, keeps_slots=self.jobs is not None)
             while len(self.outcomes) < len(self.stages):
                 interrupts.check()
                 self._start_ready(launcher)
@@ -154,8 +157,9 @@ class Engine:
             self._finish(stage, Outcome(status="ok", cached=True))
             return
         run = self.plan.matrix.run
-        threads = cores() if stage.is_exclusive else self.capacity.threads * (stage.gpus if self.device_kind == "cpu" else 1)
-        execution = {"device": self.device_kind, "threads": threads, "memory_share": 1.0, "checkpoint_seconds": run.checkpoint,
+        threads = self.capacity.machine_threads if stage.is_exclusive else min(self.capacity.threads * stage.gpus, self.capacity.machine_threads)
+        gpus = 0.0 if self.device_kind == "cpu" else float(stage.gpus) if stage.is_exclusive or stage.gpus > 1 else self.capacity.gpus
+        execution = {"device": self.device_kind, "threads": threads, "memory_share": min(1.0, gpus or 1.0), "checkpoint_seconds": run.checkpoint,
                      "is_deterministic": run.deterministic, "plugins": self.plugins, "claim": self.claims.token(claim), "exclusive": stage.is_exclusive}
         if stage.key in self.batches:
             execution["batch_size"] = self.batches[stage.key]
@@ -166,7 +170,7 @@ class Engine:
         for watcher in self.watchers:
             watcher.started(stage)
         launcher.submit(Job(id=stage.key, store=self.store.root, attempt=tried.attempt,
-                            resources=Resources(device=self.device_kind, threads=threads, is_exclusive=stage.is_exclusive, seconds=limit)))
+                            resources=Resources(device=self.device_kind, threads=threads, gpus=gpus, is_exclusive=stage.is_exclusive, seconds=limit)))
 
     def _ended(self, ended: Ended) -> None:
         tried = self.running.pop(ended.id)

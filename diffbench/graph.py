@@ -35,7 +35,7 @@ TRAINING_PARTS = ("backbone", "noise_schedule", "parameterization", "objective",
 
 
 def make_plan(matrix: Matrix, registry: Registry, device: str) -> Plan:
-    """The plan of a matrix on a device ("cpu" or "cuda:0"); raises DataError where data are missing."""
+    """The plan of a matrix on a device ("cpu", "cuda" or "cuda:N"); raises DataError where data are missing."""
     plan = Plan(matrix=matrix, registry=registry, device=device)
     builder = _Builder(plan)
     for cell_id, cell in zip(matrix.cell_ids, matrix.cells, strict=True):

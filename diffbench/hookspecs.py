@@ -43,6 +43,11 @@ def diffbench_commands(cli: click.Group) -> None:
 
 
 @hookspec
+def diffbench_launchers() -> dict[str, str]:
+    """Ways to start workers, by the name that `--launcher` takes: "module:Class" of a `diffbench.launchers.Launcher`, imported when it is asked for."""
+
+
+@hookspec
 def diffbench_modify_plan(plan: Plan) -> None:
     """May skip cells of a plan by `plan.skip(cell_id, reason)` before anything runs."""
 

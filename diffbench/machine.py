@@ -129,17 +129,22 @@ def git_commit(folder: Path) -> str | None:
 
 
 def resolve_device(wanted: str) -> str:
-    """'auto' is the first GPU where there is one, else the CPU; raises ValueError for a device that is not there."""
+    """'auto' is "cuda", all GPUs of this machine, where there is one, else "cpu"; raises ValueError for a device that is not there.
+
+    GPUs that differ cannot be used together: how fast a stage was would depend on which it got.
+    """
     import torch
 
-    if wanted == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if wanted == "cpu":
-        return wanted
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    wanted = "cuda" if wanted == "auto" else wanted
     name, _, index = wanted.partition(":")
     if name != "cuda" or (index and not index.isdigit()):
         raise ValueError(f"a device is auto, cpu, cuda or cuda:N, got {wanted!r}")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:
         raise ValueError(f"the device {wanted!r} is not there: this machine has {count} CUDA device{'s' if count != 1 else ''}")
-    return f"cuda:{int(index or 0)}"
+    models = sorted({torch.cuda.get_device_name(i) for i in range(count)})
+    if not index and len(models) > 1:
+        raise ValueError(f"the GPUs of this machine differ ({', '.join(models)}): name one of them as cuda:N")
+    return f"cuda:{int(index)}" if index else "cuda"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -19,7 +19,13 @@ from diffbench import hookspecs, source
 from diffbench.errors import BrokenComponent, OptionError, UnknownComponent, unknown_name
 from diffbench.hookspecs import hookimpl
 from diffbench.kinds import BUILT_IN_KINDS, Kind
+from diffbench.launchers import built_in
 from diffbench.options import Options, check_value, unknown_option, with_preset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffbench.launchers import Launcher
 
 HOME = "diffbench"                    # components of this distribution have bare names
 
@@ -89,6 +95,7 @@ class Registry:
         self.hooks = pluggy.PluginManager("diffbench")
         self.hooks.add_hookspecs(hookspecs)
         self.hooks.register(_EntryPoints(self.problems), name="diffbench entry points")
+        self.hooks.register(built_in, name="diffbench launchers")
         self._load_hook_plugins()
         self.kinds: dict[str, Kind] = {k.name: k for k in (*BUILT_IN_KINDS, *chain.from_iterable(self.answers("diffbench_kinds")))}
         self._refs: dict[str, list[Ref]] = {kind: [] for kind in self.kinds}
@@ -165,6 +172,12 @@ class Registry:
             else:
                 raise UnknownComponent(f"{cls.__name__} is not registered: give it an entry point, or decorate it with @diffbench.register")
         return self._classes[cls]
+
+    def launcher(self, text: str) -> Callable[[str], Launcher]:
+        """What `--launcher TEXT` means: a function of the device that opens it. Raises DiffbenchError with the known names, or with what to install."""
+        from diffbench.launchers.choosing import chosen
+
+        return chosen(text, self.answers("diffbench_launchers"))
 
     def answers(self, hook: str, **facts: Any) -> list[Any]:
         """Calls a hook, one plug-in at a time; one that raises is named in `problems` and heard no more. What the others answered."""

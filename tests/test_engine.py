@@ -282,9 +282,9 @@ def test_an_interrupt_that_python_dropped_still_ends_the_run(tmp_path, monkeypat
 
 
 def test_workers_are_spawned_where_the_system_cannot_fork(tmp_path, monkeypatch):
-    from diffbench.launchers import local
+    from diffbench.launchers import processes
 
-    monkeypatch.setattr(local.LocalLauncher, "_start_server", lambda self: None)
+    monkeypatch.setattr(processes, "CAN_FORK", False)
     axes = MATRIX["axes"] | {"conditioning": "film", "scheduler": [{"ddim": {"steps": 2}}, "raising"], "seed": 5}
     done = run(tmp_path, matrix(axes=axes, metrics=[]), plugins=[PLUGIN])
     assert done.counts == {"ok": 1, "failed": 1}

@@ -71,7 +71,7 @@ def as_data(plan: Plan, done: Collection[str], estimated: Estimate, stale: list[
     }
 
 
-def plan_lines(plan: Plan, done: Collection[str], estimated: Estimate) -> list[str]:
+def plan_lines(plan: Plan, done: Collection[str], estimated: Estimate | None) -> list[str]:
     """The plan in a few lines, for people."""
     summary = plan.summary()
     stages = summary["stages"]
@@ -82,7 +82,8 @@ def plan_lines(plan: Plan, done: Collection[str], estimated: Estimate) -> list[s
         lines.append(f"  {steps:,} training steps instead of {alone:,}: cells that differ only in sampling share a training")
     nfe, nfe_alone = summary["nfe"], summary["nfe_if_every_cell_were_sampled_alone"]
     lines.append(f"  {nfe:,} network evaluations to sample" + (f" instead of {nfe_alone:,}: equal cells are sampled once" if nfe_alone > nfe else ""))
-    lines.append(f"  {estimated.line()}")
+    if estimated is not None:                             # other launchers run on machines that nothing is known of
+        lines.append(f"  {estimated.line()}")
     lines += _capped([f"  equal cells, sampled once: {', '.join(ids)}" for ids in summary["equal_cells"]], "groups of equal cells")
     lines += _capped([f"  excluded: {e['count']:,} cells: {e['why']}" for e in summary["excluded"]], "rules")
     lines += _capped([f"  skipped: {count:,} cells: {reason}" for reason, count in summary["skipped_because"].items()], "reasons to skip cells")

@@ -15,10 +15,13 @@ from diffbench.cli.common import make_plan, matrix_options
 @click.command()
 @matrix_options
 @click.option("--out", type=click.Path(file_okay=False), help="Folder of the results; runs/NAME unless told otherwise.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; on a CPU as many as there are cores, on a GPU one.")
+@click.option("--launcher", default="local", show_default=True, metavar="local|ray[://HOST:PORT]|slurm[:PARTITION]", help="Where workers run.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; otherwise as many as there are cores, or GPUs. More jobs than GPUs share them.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; otherwise the cores are divided among the workers.")
 @click.option("--wait", is_flag=True, help="Where another run writes to the same folder, wait for it to end.")
 @click.option("--tracker", "trackers", multiple=True, metavar="NAME", help="Also tell this tracker, such as tensorboard, what happens.")
-def command(out: str | None, jobs: int | None, wait: bool, trackers: tuple[str, ...], plugins: tuple[str, ...], smoke: bool, **asked: Any) -> int:
+def command(out: str | None, launcher: str, jobs: int | None, threads: int | None, wait: bool, trackers: tuple[str, ...], plugins: tuple[str, ...],
+            smoke: bool, **asked: Any) -> int:
     """Train and sample every combination in MATRIX and write FID and throughput tables.
 
     Typing the same line again goes on where it stopped. Exit codes: 0 every cell is ok or skipped, 1 some cell failed (the
@@ -37,13 +40,14 @@ def command(out: str | None, jobs: int | None, wait: bool, trackers: tuple[str, 
 
     def ready(engine: Any) -> None:
         done = {key for key, outcome in engine.outcomes.items() if outcome.cached}
-        for line in plan_lines(plan, done, estimated_time(plan, engine.store, done, jobs)[1]):
+        estimated = estimated_time(plan, engine.store, done, jobs)[1] if launcher == "local" else None
+        for line in plan_lines(plan, done, estimated):
             click.echo(line)
         display.begin()
 
     try:
-        finished = api.execute(plan, out=out, jobs=jobs, plugins=list(plugins), watchers=[display], smoke=smoke, on_ready=ready, wait=wait,
-                               trackers=trackers)
+        finished = api.execute(plan, out=out, launcher=launcher, jobs=jobs, threads=threads, plugins=list(plugins), watchers=[display],
+                               smoke=smoke, on_ready=ready, wait=wait, trackers=trackers)
     except KeyboardInterrupt:
         display.end()
         click.echo("interrupted: what was finished is kept; the same line again goes on from here", err=True)

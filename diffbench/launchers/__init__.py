@@ -7,8 +7,11 @@ A worker answers through the store alone, so a launcher that loses contact loses
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from diffbench.errors import DiffbenchError
+from diffbench.machine import cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +20,7 @@ class Resources:
 
     device: str                       # "cpu" or "cuda": the kind; which GPU is the launcher's choice
     threads: int                      # CPU threads
-    gpus: float = 0.0                 # GPUs, or the share of one, in (0, 1), that several workers divide
+    gpus: float = 0.0                 # whole GPUs, or the share of one, in (0, 1), that several workers divide; with 0 it sees none
     is_exclusive: bool = False        # its device to itself; on a CPU the whole machine
     seconds: float | None = None      # how long it may run, for queues that want to know; the engine ends it
 
@@ -39,6 +42,13 @@ class Capacity:
     slots: int                        # workers at once; more than that would only wait in a queue
     threads: int                      # CPU threads for each of that many
     machines: int                     # workers at once that each have a machine or device to themselves
+    gpus: float = 0.0                 # GPUs for each of that many workers, or the share of one; 0 on a CPU
+    machine_threads: int = field(default_factory=cores)       # CPU threads of a worker that has a machine to itself
+
+    def with_threads(self, threads: int, *, keeps_slots: bool) -> Capacity:
+        """The same cores divided by another number of threads for each worker; `keeps_slots` where the number of workers was asked for too."""
+        slots = self.slots if keeps_slots else max(1, min(self.slots, self.slots * self.threads // threads))
+        return replace(self, threads=threads, machine_threads=threads, slots=slots)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,22 @@ class Ended:
 
 
 class Launcher(ABC):
-    """Starts workers somewhere. Made by `open`, used by one engine in one thread, ended by `close`, which leaves no worker behind."""
+    """Starts workers somewhere. Made by `open`, used by one engine in one thread, ended by `close`, which leaves no worker behind.
+
+    Where the driver ends without `close`, its workers end too; only those of a queue that outlives its users may go on, and what
+    they publish is found by the next run.
+    """
+
+    @classmethod
+    def open(cls, address: str, device: str) -> Launcher:
+        """What `--launcher NAME:ADDRESS --device DEVICE` asks for ("cpu", "cuda" or "cuda:N"). This is for launchers without an address.
+
+        Raises DiffbenchError where the address or the device makes no sense here.
+        """
+        if address:
+            raise DiffbenchError(f"--launcher: {cls.__name__} has no address, got {address!r}")
+        any_gpu(cls.__name__, device)
+        return cls()
 
     @abstractmethod
     def capacity(self, device: str, widest: int, jobs: int | None) -> Capacity:
@@ -76,3 +101,9 @@ class Launcher(ABC):
     @abstractmethod
     def close(self) -> None:
         """Kills what still runs and lets go of everything."""
+
+
+def any_gpu(launcher: str, device: str) -> None:
+    """Refuses "cuda:N" for a launcher that chooses the GPUs itself."""
+    if ":" in device:
+        raise DiffbenchError(f"--device {device}: {launcher} chooses the GPUs itself; use --device cuda")

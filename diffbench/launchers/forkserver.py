@@ -1,13 +1,13 @@
 """A process with torch imported that forks a worker per request: a worker starts in tens of milliseconds, not seconds.
 
-Requests and answers are JSON lines on its standard input and output. It never touches CUDA, so that its children may. When
-its input closes, because the driver has ended in whatever way, it kills its children and goes.
+Requests and answers are JSON lines on its standard input and output. It never touches CUDA and computes nothing, so that its
+children may. When its input closes, because the driver has ended in whatever way, it kills its children and goes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import gc
 import json
 import os
 import selectors
@@ -16,58 +16,106 @@ import sys
 import traceback
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
+from diffbench.launchers.lifelines import end_with_parent, kill_group, kill_tree
+
+
+def preload() -> None:
+    """Imports what workers need and a first use would import late, and keeps it out of their garbage collections."""
+    import sklearn.datasets  # noqa: F401
+    import torch
+    import torch._dynamo  # more than a second of every first optimiser
+
+    import diffbench.stages  # noqa: F401
+    from diffbench import source
+
+    source.entry_points("diffbench")                      # read once for all workers; nothing of a stranger's is imported here
+    assert not torch.cuda.is_initialized(), "CUDA cannot be used in children of a process that has used it"
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:
     """Serves until standard input closes."""
-    import diffbench.stages  # noqa: F401  this import is what the server is for
-    from diffbench import worker
+    answers = os.dup(1)
+    os.dup2(2, 1)                                         # whoever prints while being imported does not answer
+    preload()
+    with contextlib.suppress(BrokenPipeError):            # the driver ended while this was starting
+        _Server(answers).serve()
+    os._exit(0)                                           # compilers that torch has loaded have much to say at an orderly exit
 
-    children: dict[int, str] = {}
-    wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    os.set_blocking(wake_read, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    selector = selectors.DefaultSelector()
-    selector.register(0, selectors.EVENT_READ)
-    selector.register(wake_read, selectors.EVENT_READ)
-    pending = b""
-    answer({"ready": os.getpid()})
-    while True:
-        for key, _ in selector.select():
-            if key.fd == wake_read:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake_read, 4096)
-                reap(children)
-                continue
-            data = os.read(0, 65536)
-            if not data:
-                for pid in children:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(pid, signal.SIGKILL)
+
+class _Server:
+    """Forks, reaps and kills workers; every process number it uses is one it has not reaped yet, so it can be nobody else's."""
+
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+        self.children: dict[int, str] = {}                # pid -> id
+        self.wake_read, self.wake_write = os.pipe()
+        os.set_blocking(self.wake_read, False)
+        os.set_blocking(self.wake_write, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        selector = selectors.DefaultSelector()
+        selector.register(0, selectors.EVENT_READ)
+        selector.register(self.wake_read, selectors.EVENT_READ)
+        pending = b""
+        self.answer({"ready": os.getpid()})
+        try:
+            while True:
+                for key, _ in selector.select():
+                    if key.fd == self.wake_read:
+                        with contextlib.suppress(BlockingIOError):
+                            os.read(self.wake_read, 4096)
+                        continue
+                    data = os.read(0, 65536)
+                    if not data:
+                        return
+                    *lines, pending = (pending + data).split(b"\n")
+                    for line in lines:
+                        self.obey(json.loads(line))
+                self.reap()
+        finally:
+            for pid in self.children:
+                kill_tree(pid)
+            for pid in self.children:
+                os.waitpid(pid, 0)
+
+    def obey(self, request: dict[str, Any]) -> None:
+        if "kill" in request:
+            for pid, id in self.children.items():
+                if id == request["kill"]:
+                    kill_tree(pid)
+            return
+        server, pid = os.getpid(), os.fork()
+        if pid == 0:
+            become_worker(request, server, (self.wake_read, self.wake_write, self.answers))
+        self.children[pid] = request["id"]
+
+    def reap(self) -> None:
+        """Reports every child that has ended, and ends what it left behind in its group."""
+        while self.children:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
                 return
-            *lines, pending = (pending + data).split(b"\n")
-            for line in lines:
-                request = json.loads(line)
-                pid = os.fork()
-                if pid == 0:
-                    become_worker(request, worker.run, (wake_read, wake_write))
-                children[pid] = request["id"]
-                answer({"id": request["id"], "pid": pid})
-        reap(children)
+            kill_group(ended.si_pid)                      # before it is reaped, while the number is its own
+            _, status = os.waitpid(ended.si_pid, 0)
+            self.answer({"id": self.children.pop(ended.si_pid), "code": os.waitstatus_to_exitcode(status)})
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """One line to the driver."""
+        os.write(self.answers, json.dumps(message).encode() + b"\n")
 
 
-def become_worker(request: dict[str, Any], run: Any, inherited: tuple[int, int]) -> None:
+def become_worker(request: dict[str, Any], server: int, inherited: tuple[int, ...]) -> None:
     """In the child: cut every tie to the server, do the stage, leave without running the server's clean-up."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent(server)
         for descriptor in inherited:
             os.close(descriptor)
         null, log = os.open(os.devnull, os.O_RDONLY), os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -75,27 +123,23 @@ def become_worker(request: dict[str, Any], run: Any, inherited: tuple[int, int])
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(request["environment"])
-        code = run(request["store"], request["attempt"])
+        code = _run(request["store"], request["attempt"], request["threads"])
     except BaseException:  # noqa: BLE001  the log is the last place a message can go
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
-def reap(children: dict[int, str]) -> None:
-    """Reports every child that has ended."""
-    while children:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
-            return
-        answer({"id": children.pop(pid), "ended": os.waitstatus_to_exitcode(status)})
+def _run(store: str, attempt: str, threads: int) -> int:
+    import threadpoolctl
 
+    from diffbench import worker
 
-def answer(message: dict[str, Any]) -> None:
-    """One line to the driver."""
-    os.write(1, json.dumps(message).encode() + b"\n")
+    with threadpoolctl.threadpool_limits(threads):        # libraries that are loaded have read OMP_NUM_THREADS long ago
+        return worker.run(store, attempt)
 
 
 if __name__ == "__main__":

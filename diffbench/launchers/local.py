@@ -1,119 +1,83 @@
-"""The default launcher: worker processes on this machine."""
+"""The default launcher: worker processes on this machine, each with its share of cores and GPUs."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
+import math
 import signal
-import subprocess
-import sys
-import threading
-from dataclasses import dataclass
-from queue import Empty, Queue
-from typing import Any
+from collections import deque
+from collections.abc import Iterable
 
 from diffbench.errors import DiffbenchError
 from diffbench.launchers import Capacity, Ended, Job, Launcher
+from diffbench.launchers.gpus import Gpus, visible_gpus
+from diffbench.launchers.processes import Processes
 from diffbench.machine import cores
-
-START_SECONDS = 120                   # to import torch on a slow disk
-PASSED_ON = ("DIFFBENCH_DATA",)       # may have been set after the server started
-
-
-@dataclass
-class _Worker:
-    job: Job
-    pid: int | None = None
-    cancelled: bool = False
 
 
 class LocalLauncher(Launcher):
-    """Forks workers from a preloaded server where the system can fork, spawns them elsewhere."""
+    """Starts jobs in the order they came, as slots and GPUs get free; the first that does not fit lets none pass it.
 
-    def __init__(self) -> None:
-        self.workers: dict[str, _Worker] = {}
-        self.ended: Queue[tuple[str, int]] = Queue()
-        self.server: subprocess.Popen | None = None
+    gpus: what CUDA_VISIBLE_DEVICES calls the GPUs to use; none where everything runs on the CPU.
+    """
+
+    def __init__(self, gpus: Iterable[str] = ()) -> None:
+        self.gpus = Gpus(gpus)
+        self.slots = cores()                              # until `capacity` is asked for
+        self.waiting: deque[Job] = deque()
+        self.running: dict[str, tuple[Job, list[str]]] = {}
+        self.gone: list[Ended] = []                       # ended before they began
+        self.processes = Processes()
+
+    @classmethod
+    def open(cls, address: str, device: str) -> LocalLauncher:
+        if address:
+            raise DiffbenchError(f"--launcher: local has no address, got {address!r}")
+        return cls([] if device == "cpu" else visible_gpus(device))
 
     def capacity(self, device: str, widest: int, jobs: int | None) -> Capacity:
-        """On a CPU the cores are divided among as many stages as can run at once; a GPU takes one at a time unless told otherwise."""
-        if jobs is None:
-            jobs = 1 if device == "cuda" else min(cores(), widest)
-        return Capacity(slots=jobs, threads=max(1, cores() // jobs), machines=1)
+        """On a CPU the cores are divided among as many stages as can run at once. A GPU takes one, unless more jobs than GPUs are asked for."""
+        count = len(self.gpus.free) if device == "cuda" else 0
+        self.slots = jobs or max(1, min(widest, count if device == "cuda" else cores()))
+        share = 0.0 if not count else 1.0 / math.ceil(self.slots / count)
+        return Capacity(slots=self.slots, threads=max(1, cores() // self.slots), machines=1, gpus=share)
 
     def submit(self, job: Job) -> None:
-        if self.server is None and hasattr(os, "fork") and sys.platform != "darwin":
-            self._start_server()
-        worker = self.workers[job.id] = _Worker(job)
-        environment = {"OMP_NUM_THREADS": str(job.resources.threads), **{name: os.environ[name] for name in PASSED_ON if name in os.environ}}
-        log, arguments = str((job.attempt / "log.txt").resolve()), {"store": str(job.store.resolve()), "attempt": str(job.attempt.resolve())}
-        if self.server is not None:
-            try:
-                self.server.stdin.write(json.dumps({"id": job.id, "log": log, "environment": environment, **arguments}).encode() + b"\n")
-                self.server.stdin.flush()
-            except OSError:
-                self.ended.put((job.id, -signal.SIGKILL))
-            return
-        with open(log, "ab") as words:
-            process = subprocess.Popen([sys.executable, "-m", "diffbench.worker", arguments["store"], arguments["attempt"]],
-                                       stdin=subprocess.DEVNULL, stdout=words, stderr=words, env={**os.environ, **environment}, start_new_session=True)
-        worker.pid = process.pid
-        threading.Thread(target=lambda: self.ended.put((job.id, process.wait())), daemon=True).start()
+        self.waiting.append(job)
+        self._start_waiting()
 
     def poll(self, seconds: float) -> list[Ended]:
-        found = []
-        with contextlib.suppress(Empty):
-            found.append(self.ended.get(timeout=seconds))
-            while True:
-                found.append(self.ended.get_nowait())
-        return [Ended(id=id, code=code) for id, code in found if self.workers.pop(id, None) is not None]
+        ended, self.gone = self.gone, []
+        ended += self.processes.wait(0 if ended else seconds)
+        for one in ended:
+            job, names = self.running.pop(one.id, (None, []))
+            if job is not None:
+                self.gpus.give_back(names, job.resources.gpus)
+        self._start_waiting()
+        return ended
 
     def cancel(self, id: str) -> None:
-        worker = self.workers.get(id)
-        if worker is None:
-            return
-        worker.cancelled = True
-        if worker.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.pid, signal.SIGKILL)
+        for job in self.waiting:
+            if job.id == id:
+                self.waiting.remove(job)
+                self.gone.append(Ended(id=id, code=-signal.SIGKILL))
+                return
+        if id in self.running:
+            self.processes.kill(id)
 
     def close(self) -> None:
-        for id in list(self.workers):
-            self.cancel(id)
-        if self.server is not None:
-            with contextlib.suppress(OSError):
-                self.server.stdin.close()
-            try:
-                self.server.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.server.kill()
+        self.waiting.clear()
+        self.processes.close()
+        self.running.clear()
 
-    def _start_server(self) -> None:
-        # A session of its own: Ctrl-C reaches the driver only, which then decides.
-        command = [sys.executable, "-m", "diffbench.launchers.forkserver"]
-        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        ready: Queue[dict[str, Any]] = Queue()
-        threading.Thread(target=self._listen, args=(ready,), daemon=True).start()
-        try:
-            if "ready" not in ready.get(timeout=START_SECONDS):
-                raise DiffbenchError("the worker server ended before it was ready; its message is above")
-        except Empty:
-            self.server.kill()
-            raise DiffbenchError(f"the worker server was not ready after {START_SECONDS} s") from None
-
-    def _listen(self, ready: Queue[dict[str, Any]]) -> None:
-        for line in self.server.stdout:
-            message = json.loads(line)
-            if "ready" in message:
-                ready.put(message)
-            elif "pid" in message and message["id"] in self.workers:
-                worker = self.workers[message["id"]]
-                worker.pid = message["pid"]
-                if worker.cancelled:
-                    self.cancel(message["id"])
-            elif "ended" in message:
-                self.ended.put((message["id"], message["ended"]))
-        ready.put({})
-        for id in list(self.workers):                     # the server is gone, and its children with it
-            self.ended.put((id, -signal.SIGKILL))
+    def _start_waiting(self) -> None:
+        while self.waiting and len(self.running) < self.slots:
+            job, now = self.waiting[0], [other.resources for other, _ in self.running.values()]
+            # On a CPU the whole machine is the device; a GPU to oneself is a whole one.
+            if job.resources.device == "cpu" and now and (job.resources.is_exclusive or any(r.is_exclusive for r in now)):
+                return
+            names = self.gpus.take(job.resources.gpus) if job.resources.gpus else []
+            if names is None:
+                return
+            self.waiting.popleft()
+            self.running[job.id] = (job, names)
+            self.processes.start(job.id, job.store, job.attempt, job.resources.threads, ",".join(names))

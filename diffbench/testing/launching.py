@@ -1,0 +1,310 @@
+"""The suite every launcher passes, a stranger's included. It starts real workers, which do exercises instead of stages.
+
+    @pytest.fixture(scope="module")
+    def bench(tmp_path_factory):
+        with Bench("my_queue.testing:make", tmp_path_factory.mktemp("bench")) as bench:
+            yield bench
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_my_queue(bench, check):
+        check(bench)
+
+`make()` gives a fresh launcher whose workers run on this machine; drivers that the suite kills import it by its name. A check returns
+what it measured, raises AssertionError where the launcher is wrong, or NotApplicable with a reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffbench.claims import Claims
+from diffbench.launchers import Capacity, Ended, Job, Launcher, Resources
+from diffbench.planning import Stage
+from diffbench.store import Store
+from diffbench.testing.conformance import NotApplicable
+from diffbench.testing.driving import PLUGIN, drive, exercise, make
+
+PATIENCE = 120.0                      # seconds any one thing may take on a busy machine
+SLOTS = 4
+
+
+@dataclass
+class Bench:
+    """One launcher at work, and what the checks need of it."""
+
+    factory: str                      # "module:function"
+    folder: Path
+    gpus: int = 0                     # GPUs the launcher believes to have, real or not; with none, pinning is not checked
+    many: int = 200                   # trivial jobs in `many_jobs_keep_to_the_slots`
+    outlives_driver: bool = False     # its workers go on when the driver is killed, as jobs of a queue do
+    submitted: dict[str, Stage] = field(default_factory=dict)
+    files: int = 0
+
+    def __enter__(self) -> Bench:
+        self.store, self.claims, self.open = Store(self.folder / "home"), Claims(), None
+        self.store.prepare()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self.claims.close()
+
+    @property
+    def launcher(self) -> Launcher:
+        """The launcher, opened when it is first used; `capacity` has been asked for, with SLOTS jobs."""
+        if self.open is None:
+            self.open = make(self.factory)
+            self.capacity: Capacity = self.open.capacity("cpu", SLOTS, SLOTS)
+        return self.open
+
+    def close(self) -> None:
+        if self.open is not None:
+            self.open.close()
+            self.open = None
+
+    def submit(self, do: str, *, device: str = "cpu", gpus: float = 0.0, threads: int = 1, **details: Any) -> Job:
+        """A worker that does an exercise."""
+        launcher, stage = self.launcher, exercise(f"{do} {len(self.submitted)}", do, **details)
+        claim = self.store.claim(stage.key)
+        assert self.claims.take(claim) is None
+        execution = {"device": "cpu", "threads": threads, "memory_share": 1.0, "is_deterministic": False, "plugins": [PLUGIN],
+                     "claim": self.claims.token(claim), "exclusive": False}
+        job = Job(id=stage.key, store=self.store.root, attempt=self.store.new_attempt(stage, execution),
+                  resources=Resources(device=device, threads=threads, gpus=gpus))
+        self.submitted[stage.key] = stage
+        launcher.submit(job)
+        return job
+
+    def ended(self, *jobs: Job) -> list[Ended]:
+        """The ends of these jobs, in their order; every one is told once and no other."""
+        found: dict[str, Ended] = {}
+        deadline = time.monotonic() + PATIENCE
+        while len(found) < len(jobs):
+            assert time.monotonic() < deadline, f"{len(jobs) - len(found)} of {len(jobs)} jobs have not ended after {PATIENCE:g} s"
+            for one in self.launcher.poll(0.2):
+                assert one.id in {job.id for job in jobs}, f"the end of {self.submitted[one.id].label} is told, which was told before or not asked for"
+                assert one.id not in found, f"the end of {self.submitted[one.id].label} is told twice"
+                found[one.id] = one
+        assert not self.launcher.poll(0.1), "an end is told twice"
+        return [found[job.id] for job in jobs]
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """What a worker saw of itself and published."""
+        return self.store.read_json("exercise", job.id, "facts.json")
+
+    def file(self, name: str) -> Path:
+        """A path where nothing is yet."""
+        self.files += 1
+        return self.folder / f"{name}-{self.files}"
+
+    def drive(self, plan: list[dict[str, Any]]) -> subprocess.Popen:
+        """A driver in a process of its own."""
+        path = self.file("plan")
+        path.write_text(json.dumps(plan))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        command = [sys.executable, "-m", "diffbench.testing.driving", self.factory, str(self.store.root), str(path)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def success(bench: Bench) -> None:
+    """A worker that succeeds has published, with the threads it was given and the environment of now."""
+    launcher = bench.launcher
+    os.environ["DIFFBENCH_MARK"] = mark = str(time.time())
+    try:
+        job = bench.submit("succeed", threads=1)
+    finally:
+        del os.environ["DIFFBENCH_MARK"]
+    assert bench.ended(job) == [Ended(id=job.id, code=0)] and bench.launcher is launcher
+    facts = bench.facts(job)
+    assert (facts["threads"], facts["openmp"], facts["gpus"]) == (1, "1", ""), facts
+    assert facts["marked"] == mark and Path(facts["folder"]) == Path.cwd(), facts
+    assert (job.attempt / "started.json").is_file()
+
+
+def failures(bench: Bench) -> None:
+    """An exception, a segmentation fault, a kill and os._exit(0) each end their own worker and publish nothing; the launcher goes on."""
+    jobs = {do: bench.submit(do) for do in ("raise", "segfault", "kill", "leave")}
+    codes = dict(zip(jobs, (one.code for one in bench.ended(*jobs.values())), strict=True))
+    assert codes == {"raise": 1, "segfault": -signal.SIGSEGV, "kill": -signal.SIGKILL, "leave": 0}, codes
+    assert not any(bench.store.has("exercise", job.id) for job in jobs.values())
+    said = json.loads((jobs["raise"].attempt / "error.json").read_bytes())
+    assert "raised on purpose, ünïcode and all" in said["reason"], said
+    assert "Traceback" in (jobs["raise"].attempt / "log.txt").read_text()
+
+
+def logs(bench: Bench) -> None:
+    """All that a worker says is in log.txt of its attempt: stdout, stderr, unicode, below Python and in C."""
+    job = bench.submit("speak")
+    bench.ended(job)
+    text = (job.attempt / "log.txt").read_text()
+    for said in ("said to stdout: ü → 拡散", "said to stderr: ü → 拡散", "said below Python", "said in C"):
+        assert said in text, f"{said!r} is not in {text!r}"
+
+
+def cancelling(bench: Bench) -> float:
+    """A worker that hangs in native code is killed with its children, also one that left its group; its end is told once."""
+    pids = bench.file("pids")
+    job = bench.submit("hang", pids=str(pids))
+    family = _pids(pids, job)
+    start = time.monotonic()
+    bench.launcher.cancel(job.id)
+    bench.launcher.cancel("an id nobody knows")
+    (ended,) = bench.ended(job)
+    took = time.monotonic() - start
+    assert ended.code != 0 and not bench.store.has("exercise", job.id)
+    _gone(family)
+    return took
+
+
+def cancelling_what_waits(bench: Bench) -> None:
+    """A job that waits for its turn can be taken out; the others go on."""
+    flag = bench.file("flag")
+    holding = [bench.submit("wait", file=str(flag), pids=str(bench.file("pids"))) for _ in range(bench.capacity.slots)]
+    waiting = bench.submit("succeed")
+    bench.launcher.cancel(waiting.id)
+    flag.touch()
+    *codes, code = (one.code for one in bench.ended(*holding, waiting))
+    assert code != 0 and not any(codes), (codes, code)
+    assert not bench.store.has("exercise", waiting.id)
+
+
+def leaking(bench: Bench) -> None:
+    """A child that a worker leaves behind, and that holds on to its log, keeps no end from being told, and is killed."""
+    pids = bench.file("pids")
+    job = bench.submit("leak", pids=str(pids))
+    assert bench.ended(job)[0].code == 0
+    _gone(json.loads(pids.read_bytes()))
+
+
+def pinning(bench: Bench) -> None:
+    """Workers of whole GPUs have different ones, one of two GPUs has both, and two halves fit one."""
+    if bench.gpus < 2:
+        raise NotApplicable(f"the launcher is said to have {bench.gpus} GPUs, and two are needed")
+    bench.close()
+    capacity = bench.launcher.capacity("cuda", bench.gpus, None)
+    assert capacity.slots == bench.gpus and capacity.gpus == 1.0, capacity
+    whole = [bench.submit("succeed", device="cuda", gpus=1.0, seconds=0.5) for _ in range(bench.gpus)]
+    bench.ended(*whole)
+    seen = [bench.facts(job)["gpus"] for job in whole]
+    assert len(set(seen)) == bench.gpus and all(name and "," not in name for name in seen), seen
+    wide = bench.submit("succeed", device="cuda", gpus=2.0)
+    bench.ended(wide)
+    pair = bench.facts(wide)["gpus"].split(",")
+    assert len(pair) == 2 and set(pair) <= set(seen), pair
+    shared = bench.launcher.capacity("cuda", 99, 2 * bench.gpus)
+    assert shared.gpus == 0.5, shared
+    halves = [bench.submit("succeed", device="cuda", gpus=0.5, seconds=0.5) for _ in range(2 * bench.gpus)]
+    bench.ended(*halves)
+    users = [bench.facts(job)["gpus"] for job in halves]
+    assert sorted(users) == sorted(2 * seen), users
+    bench.close()
+
+
+def many_jobs_keep_to_the_slots(bench: Bench) -> dict[str, float]:
+    """All at once into the queue; no more at a time than there are slots. Seconds of each job, and from one end to the next."""
+    start = time.time()
+    jobs = [bench.submit("succeed") for _ in range(bench.many)]
+    assert not any(one.code for one in bench.ended(*jobs))
+    facts = [bench.facts(job) for job in jobs]
+    moments = sorted([(f["begun"], 1) for f in facts] + [(f["ended"], -1) for f in facts])
+    running = [sum(step for _, step in moments[: i + 1]) for i in range(len(moments))]
+    assert max(running) <= bench.capacity.slots, f"{max(running)} ran at once"
+    return {"seconds_per_job": (time.time() - start) / bench.many, "longest": max(f["ended"] - f["begun"] for f in facts),
+            "median": statistics.median(f["ended"] - f["begun"] for f in facts)}
+
+
+def order(bench: Bench) -> None:
+    """Through the engine: parents before children, and what depends on a failure is blocked while the rest goes on."""
+    bench.close()
+    stages = [exercise("early", "succeed", seconds=0.3), exercise("late", "succeed", {"early": "early"}), exercise("wrong", "raise"),
+              exercise("hopeless", "succeed", {"wrong": "wrong"}), exercise("latest", "succeed", {"late": "late", "early": "early"})]
+    outcomes = drive(lambda: make(bench.factory), bench.store, stages)
+    assert {label: outcome.status for label, outcome in outcomes.items()} == {
+        "early": "ok", "late": "ok", "latest": "ok", "wrong": "failed", "hopeless": "blocked"}, outcomes
+    for stage in stages[1], stages[4]:
+        facts = bench.store.read_json("exercise", stage.key, "facts.json")
+        assert facts["begun"] >= max(facts["parents"].values()), facts
+
+
+def killed_driver(bench: Bench) -> None:
+    """After SIGKILL of the driver no worker is left, unless the launcher says so; the same line again finishes and repeats nothing."""
+    flag, pids = bench.file("flag"), bench.file("pids")
+    plan = [{"name": "before the kill", "do": "succeed"},
+            {"name": "during the kill", "do": "wait", "parents": {"first": "before the kill"}, "file": str(flag), "pids": str(pids)}]
+    driver = bench.drive(plan)
+    family = _pids(pids, driver)
+    driver.kill()
+    driver.communicate()
+    if not bench.outlives_driver:
+        _gone(family)
+    flag.touch()
+    again = bench.drive(plan)
+    said, _ = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, said
+    tries = [len(list((bench.store.root / "attempts" / exercise(one["name"], one["do"]).key).iterdir())) for one in plan]
+    assert tries == [1, 1 if bench.outlives_driver else 2], tries
+
+
+def two_drivers(bench: Bench) -> None:
+    """Two drivers of one plan in one store at once: both end well, and every stage is done once."""
+    plan = [{"name": f"shared {i}", "do": "succeed", "seconds": 0.3} for i in range(4)]
+    drivers = [bench.drive(plan) for _ in range(2)]
+    for driver in drivers:
+        said, _ = driver.communicate(timeout=PATIENCE)
+        assert driver.returncode == 0, said
+    tries = [len(list((bench.store.root / "attempts" / exercise(one["name"], one["do"]).key).iterdir())) for one in plan]
+    assert tries == [1] * len(plan), tries
+
+
+def closing(bench: Bench) -> None:
+    """`close` leaves no worker behind, running or waiting."""
+    pids = bench.file("pids")
+    job = bench.submit("hang", pids=str(pids))
+    family = _pids(pids, job)
+    bench.close()
+    _gone(family)
+
+
+CHECKS: tuple[Callable[[Bench], Any], ...] = (success, failures, logs, cancelling, cancelling_what_waits, leaking, pinning, many_jobs_keep_to_the_slots,
+                                              closing, order, killed_driver, two_drivers)
+
+
+def _pids(path: Path, whose: Job | subprocess.Popen) -> list[int]:
+    """The processes an exercise has noted, once it has."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < deadline, f"the worker has not begun after {PATIENCE:g} s"
+        if isinstance(whose, subprocess.Popen):
+            assert whose.poll() is None, whose.communicate()[0]
+        else:
+            assert not (whose.attempt / "error.json").exists(), (whose.attempt / "error.json").read_text()
+        time.sleep(0.05)
+    return json.loads(path.read_bytes())
+
+
+def _gone(pids: list[int]) -> None:
+    """Fails unless these processes end soon."""
+    deadline = time.monotonic() + 30
+    while left := [pid for pid in pids if _is_running(pid)]:
+        assert time.monotonic() < deadline, f"of the processes {pids} there are still {left}"
+        time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process is there and is not a zombie."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        os.kill(pid, 0)
+        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout.strip()
+        return not state.startswith("Z")
+    return False
