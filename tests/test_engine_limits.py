@@ -137,3 +137,21 @@ def test_a_mistake_in_a_limit_is_found_at_its_line(tmp_path):
     path.write_text(json.dumps({**LIGHT, "run": {"timeout": {"train": "soon"}}}, indent=1))
     with pytest.raises(diffbench.MatrixError, match=r"matrix.yaml:\d+:\d+: run.timeout: timeout must be a duration"):
         diffbench.plan(Path(path), device="cpu")
+
+
+def test_a_run_whose_lock_is_deleted_and_taken_stops(tmp_path, home):
+    """Never two writers: who finds its claim gone ends, and says so."""
+    import shutil
+
+    other = Claims()
+
+    class Thief(Notes):
+        def started(self, stage):
+            if stage.name == "sample" and not self.said:
+                self.said.append("stolen")
+                shutil.rmtree(tmp_path / "out" / ".run")
+                assert other.take(tmp_path / "out" / ".run") is None
+    with pytest.raises(diffbench.DiffbenchError, match="the claim .run of this run was removed, another run may write there; stopped"):
+        run(tmp_path, of("hanging"), plugins=[PLUGIN], watchers=[Thief()])
+    assert other.holds(tmp_path / "out" / ".run"), "what is another's stays"
+    other.close()
