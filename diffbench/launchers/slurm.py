@@ -124,7 +124,7 @@ class SlurmLauncher(Launcher):
 def work(store: str, attempt: str, threads: int, gpus: float) -> None:
     """On a node: one worker from start to end, its exit code left beside its task."""
     environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))} | ({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
-    command = [sys.executable, "-m", "diffbench.launchers.child", store, attempt, str(os.getpid())]
+    command = [sys.executable, "-m", "diffbench.launchers.child", store, attempt]
     with open(Path(attempt) / "log.txt", "ab") as words:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=words, stderr=words, env=environment, start_new_session=True)
     try:

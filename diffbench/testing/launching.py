@@ -73,14 +73,14 @@ class Bench:
             self.open.close()
             self.open = None
 
-    def submit(self, do: str, *, device: str = "cpu", gpus: float = 0.0, threads: int = 1, **details: Any) -> Job:
+    def submit(self, do: str, *, device: str = "cpu", gpus: float = 0.0, threads: int = 1, exclusive: bool = False, **details: Any) -> Job:
         """A worker that does an exercise."""
         launcher, stage = self.launcher, exercise(f"{do} {len(self.submitted)}", do, **details)
         claim = self.store.claim(stage.key)
         assert self.claims.take(claim) is None
         execution = {"device": "cpu", "threads": threads, "memory_share": 1.0, "plugins": [PLUGIN], "claim": self.claims.token(claim), "exclusive": False}
         job = Job(id=stage.key, store=self.store.root, attempt=self.store.new_attempt(stage, execution),
-                  resources=Resources(device=device, threads=threads, gpus=gpus))
+                  resources=Resources(device=device, threads=threads, gpus=gpus, is_exclusive=exclusive))
         self.submitted[stage.key] = stage
         launcher.submit(job)
         return job
