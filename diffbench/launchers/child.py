@@ -8,19 +8,18 @@ from __future__ import annotations
 import os
 import sys
 
-from diffbench.launchers.lifelines import end_with_parent, end_with_pipe
+from diffbench.launchers.lifelines import end_with_pipe
 
 
-def main(store: str, attempt: str, parent: int) -> int:
+def main(store: str, attempt: str) -> int:
     """Does the stage of an attempt."""
-    end_with_parent(parent)
-    lifeline, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    end_with_pipe(os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)                                   # a stage that reads its input finds nothing
-    end_with_pipe(lifeline)
     from diffbench import worker
 
     return worker.run(store, attempt)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -7,7 +7,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -22,18 +21,26 @@ def end_with_parent(parent: int) -> None:
 
 
 def end_with_pipe(descriptor: int) -> None:
-    """Kills this process and its group when the other end of a pipe closes: for systems where the kernel does not."""
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(descriptor, 1):
-                pass
-        os.killpg(os.getpid(), signal.SIGKILL)
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    """Has this process, and all it starts, killed when the other end of a pipe closes. To be called before anything large is imported.
+
+    A process of its own watches: a thread would wait for a stage that hangs in native code.
+    """
+    worker = os.getpid()
+    if os.fork() != 0:
+        os.close(descriptor)
+        return
+    os.setsid()                                           # out of the group it may have to kill
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 1):
+            pass
+    if os.getppid() == worker:                            # else it has ended, and its number may be another's
+        kill_tree(worker)
+    os._exit(0)
 
 
 def kill_tree(pid: int) -> None:
     """Kills a worker that leads a group, what it started, and what those started, also outside the group; no error where it is gone."""
-    for one in _descendants(pid):
+    for one in set(_descendants(pid)) - {os.getpid()}:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(one, signal.SIGKILL)
     kill_group(pid)

@@ -141,7 +141,7 @@ class _Spawned:
     """One worker with an interpreter of its own."""
 
     def __init__(self, request: dict[str, Any], ended: SimpleQueue[Ended]):
-        command = [sys.executable, "-m", "diffbench.launchers.child", request["store"], request["attempt"], str(os.getpid())]
+        command = [sys.executable, "-m", "diffbench.launchers.child", request["store"], request["attempt"]]
         with open(request["log"], "ab") as words:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=words, stderr=words,
                                             env={**os.environ, **request["environment"]}, start_new_session=True)

@@ -73,7 +73,7 @@ class Bench:
             self.open.close()
             self.open = None
 
-    def submit(self, do: str, *, device: str = "cpu", gpus: float = 0.0, threads: int = 1, **details: Any) -> Job:
+    def submit(self, do: str, *, device: str = "cpu", gpus: float = 0.0, threads: int = 1, exclusive: bool = False, **details: Any) -> Job:
         """A worker that does an exercise."""
         launcher, stage = self.launcher, exercise(f"{do} {len(self.submitted)}", do, **details)
         claim = self.store.claim(stage.key)
@@ -81,7 +81,7 @@ class Bench:
         execution = {"device": "cpu", "threads": threads, "memory_share": 1.0, "is_deterministic": False, "plugins": [PLUGIN],
                      "claim": self.claims.token(claim), "exclusive": False}
         job = Job(id=stage.key, store=self.store.root, attempt=self.store.new_attempt(stage, execution),
-                  resources=Resources(device=device, threads=threads, gpus=gpus))
+                  resources=Resources(device=device, threads=threads, gpus=gpus, is_exclusive=exclusive))
         self.submitted[stage.key] = stage
         launcher.submit(job)
         return job
@@ -108,13 +108,24 @@ class Bench:
         self.files += 1
         return self.folder / f"{name}-{self.files}"
 
-    def drive(self, plan: list[dict[str, Any]]) -> subprocess.Popen:
+    def drive(self, plan: list[dict[str, Any]]) -> _Driver:
         """A driver in a process of its own."""
-        path = self.file("plan")
+        path, words = self.file("plan"), self.file("driver")
         path.write_text(json.dumps(plan))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         command = [sys.executable, "-m", "diffbench.testing.driving", self.factory, str(self.store.root), str(path)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        with open(words, "wb") as out:                    # a file: workers that outlive the driver would hold a pipe open
+            return _Driver(subprocess.Popen(command, env=environment, stdout=out, stderr=out), words)
+
+
+@dataclass(frozen=True)
+class _Driver:
+    process: subprocess.Popen
+    words: Path
+
+    def finish(self) -> None:
+        """Waits for its end, which must be a good one."""
+        assert self.process.wait(timeout=PATIENCE) == 0, self.words.read_text()
 
 
 def success(bench: Bench) -> None:
@@ -244,14 +255,12 @@ def killed_driver(bench: Bench) -> None:
             {"name": "during the kill", "do": "wait", "parents": {"first": "before the kill"}, "file": str(flag), "pids": str(pids)}]
     driver = bench.drive(plan)
     family = _pids(pids, driver)
-    driver.kill()
-    driver.communicate()
+    driver.process.kill()
+    driver.process.wait()
     if not bench.outlives_driver:
         _gone(family)
     flag.touch()
-    again = bench.drive(plan)
-    said, _ = again.communicate(timeout=PATIENCE)
-    assert again.returncode == 0, said
+    bench.drive(plan).finish()
     tries = [len(list((bench.store.root / "attempts" / exercise(one["name"], one["do"]).key).iterdir())) for one in plan]
     assert tries == [1, 1 if bench.outlives_driver else 2], tries
 
@@ -261,8 +270,7 @@ def two_drivers(bench: Bench) -> None:
     plan = [{"name": f"shared {i}", "do": "succeed", "seconds": 0.3} for i in range(4)]
     drivers = [bench.drive(plan) for _ in range(2)]
     for driver in drivers:
-        said, _ = driver.communicate(timeout=PATIENCE)
-        assert driver.returncode == 0, said
+        driver.finish()
     tries = [len(list((bench.store.root / "attempts" / exercise(one["name"], one["do"]).key).iterdir())) for one in plan]
     assert tries == [1] * len(plan), tries
 
@@ -280,13 +288,13 @@ CHECKS: tuple[Callable[[Bench], Any], ...] = (success, failures, logs, cancellin
                                               closing, order, killed_driver, two_drivers)
 
 
-def _pids(path: Path, whose: Job | subprocess.Popen) -> list[int]:
+def _pids(path: Path, whose: Job | _Driver) -> list[int]:
     """The processes an exercise has noted, once it has."""
     deadline = time.monotonic() + PATIENCE
     while not path.exists():
         assert time.monotonic() < deadline, f"the worker has not begun after {PATIENCE:g} s"
-        if isinstance(whose, subprocess.Popen):
-            assert whose.poll() is None, whose.communicate()[0]
+        if isinstance(whose, _Driver):
+            assert whose.process.poll() is None, whose.words.read_text()
         else:
             assert not (whose.attempt / "error.json").exists(), (whose.attempt / "error.json").read_text()
         time.sleep(0.05)

@@ -1,0 +1,166 @@
+"""Workers as jobs of a Slurm queue, submitted through submitit: `--launcher slurm` or `slurm:PARTITION`.
+
+The store has to lie where the nodes see it under the same path. A job outlives its driver: what it publishes is found by the next run,
+and the claim it stands in keeps others from doing the same work meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import submitit
+
+from diffbench.errors import DiffbenchError
+from diffbench.launchers import Capacity, Ended, Job, Launcher, any_gpu
+from diffbench.launchers.lifelines import kill_tree
+from diffbench.launchers.processes import POOLS
+from diffbench.machine import cores
+from diffbench.store import write_atomically
+
+MOST_JOBS = 100                       # in the queue at once, unless --jobs says otherwise
+THREADS = 4                           # of each worker, where nodes have as many, unless --threads says otherwise
+SPARE_MINUTES = 5                     # for Slurm, beyond what a stage may take: the engine ends it first
+LONGEST_MINUTES = 365 * 24 * 60       # of a stage without a limit, in a partition without one
+LOOK_SECONDS = 0.1
+ENDED = "ended.json"
+
+
+class SlurmLauncher(Launcher):
+    """Keeps up to `slots` jobs in the queue.
+
+    partition: "" is the cluster's default. cluster: "slurm", or submitit's "local", which runs jobs as processes of this machine.
+    """
+
+    def __init__(self, partition: str = "", cluster: str = "slurm"):
+        self.partition, self.cluster = partition, cluster
+        self.nodes, self.longest = ([(cores(), True)], LONGEST_MINUTES) if cluster == "local" else _nodes(partition)
+        self.slots = MOST_JOBS
+        self.waiting: deque[Job] = deque()
+        self.running: dict[str, tuple[Job, submitit.Job]] = {}
+        self.gone: list[Ended] = []                       # ended before they began
+
+    @classmethod
+    def open(cls, address: str, device: str) -> SlurmLauncher:
+        any_gpu("slurm", device)
+        return cls(address)
+
+    def capacity(self, device: str, widest: int, jobs: int | None) -> Capacity:
+        """As many jobs as there are stages, up to a limit; each GPU worker has a whole GPU, since Slurm divides none."""
+        nodes = [cpus for cpus, has_gpus in self.nodes if has_gpus or device == "cpu"]
+        if not nodes:
+            raise DiffbenchError(f"--launcher slurm: no node of {self.partition or 'the default partition'} has a GPU")
+        self.slots = jobs or max(1, min(widest, MOST_JOBS))
+        return Capacity(slots=self.slots, threads=min(THREADS, *nodes), machines=self.slots, gpus=float(device == "cuda"), machine_threads=min(nodes))
+
+    def submit(self, job: Job) -> None:
+        self.waiting.append(job)
+        self._submit_waiting()
+
+    def poll(self, seconds: float) -> list[Ended]:
+        deadline = time.monotonic() + seconds
+        while not self._collect() and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        ended, self.gone = self.gone, []
+        self._submit_waiting()
+        return ended
+
+    def cancel(self, id: str) -> None:
+        for job in self.waiting:
+            if job.id == id:
+                self.waiting.remove(job)
+                self.gone.append(Ended(id=id, code=-signal.SIGKILL))
+                return
+        if id in self.running:
+            self.running[id][1].cancel(check=False)
+
+    def close(self) -> None:
+        self.waiting.clear()
+        for id in list(self.running):
+            self.cancel(id)
+        deadline = time.monotonic() + 10
+        while self.running and time.monotonic() < deadline:
+            self.poll(1)
+        self.running.clear()
+
+    def _collect(self) -> list[Ended]:
+        for id, (job, handle) in list(self.running.items()):
+            code, reason = _code(job), ""
+            if code is None and handle.done():
+                code, reason = _code(job), f"{self.cluster}: job {handle.job_id} is {handle.state}"
+                if code is not None:                      # written while Slurm was asked
+                    reason = ""
+            elif code is None:
+                continue
+            del self.running[id]
+            self.gone.append(Ended(id=id, code=-signal.SIGKILL if code is None else code, reason=reason))
+        return self.gone
+
+    def _submit_waiting(self) -> None:
+        while self.waiting and len(self.running) < self.slots:
+            job = self.waiting.popleft()
+            wanted, folder = job.resources, job.attempt.resolve() / "slurm"
+            minutes = self.longest if wanted.seconds is None else min(self.longest, math.ceil(wanted.seconds / 60) + SPARE_MINUTES)
+            executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
+            executor.update_parameters(
+                timeout_min=minutes, cpus_per_task=wanted.threads, gpus_per_node=math.ceil(wanted.gpus) or None, slurm_partition=self.partition or None,
+                slurm_job_name=f"diffbench-{job.id[:8]}", slurm_exclusive=True if wanted.is_exclusive else None)
+            try:
+                handle = executor.submit(work, str(job.store.resolve()), str(job.attempt.resolve()), wanted.threads, wanted.gpus)
+            except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+                self.gone.append(Ended(id=job.id, code=1, reason=f"slurm refused the job: {' '.join(str(error).split())[-300:]}"))
+                continue
+            self.running[job.id] = (job, handle)
+
+
+def work(store: str, attempt: str, threads: int, gpus: float) -> None:
+    """On a node: one worker from start to end, its exit code left beside its task."""
+    environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))} | ({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
+    command = [sys.executable, "-m", "diffbench.launchers.child", store, attempt]
+    with open(Path(attempt) / "log.txt", "ab") as words:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=words, stderr=words, env=environment, start_new_session=True)
+    try:
+        code = process.wait()
+    finally:
+        kill_tree(process.pid)
+    write_atomically(Path(attempt) / ENDED, json.dumps({"code": code}).encode())
+
+
+def _code(job: Job) -> int | None:
+    """The exit code of a worker that has ended in its job."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((job.attempt / ENDED).read_bytes())["code"]
+    return None
+
+
+def _nodes(partition: str) -> tuple[list[tuple[int, bool]], int]:
+    """(CPUs, whether there are GPUs) of each node of a partition, and the longest a job may take there, in minutes."""
+    command = ["sinfo", "--noheader", "--Node", "--format=%c|%G|%l|%P", *(["--partition", partition] if partition else [])]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except FileNotFoundError:
+        raise DiffbenchError("--launcher slurm: there is no sinfo here; run where Slurm's commands are, on a login node") from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DiffbenchError(f"--launcher slurm: {' '.join(command)}: {getattr(error, 'stderr', None) or error}") from None
+    rows = [line.split("|") for line in answer.split()]
+    rows = [row for row in rows if partition or row[3].endswith("*")]         # a star marks the default
+    if not rows:
+        raise DiffbenchError(f"--launcher slurm: there is no partition {partition or 'that is the default'}; `sinfo` lists them")
+    return [(int(row[0].rstrip("+")), "gpu" in row[1]) for row in rows], min(_minutes(row[2]) for row in rows)
+
+
+def _minutes(limit: str) -> int:
+    """Slurm's [days-]hours:minutes:seconds in minutes, rounded down."""
+    if not limit[0].isdigit():                            # infinite, n/a
+        return LONGEST_MINUTES
+    days, _, clock = limit.rpartition("-")
+    parts = [0, 0, *map(int, clock.split(":"))]           # minutes:seconds where there are no hours
+    return int(days or 0) * 24 * 60 + parts[-3] * 60 + parts[-2]
