@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -27,8 +28,10 @@ MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", "t
             "train_images_per_second_high", "sample_images_per_second", "sample_images_per_second_low", "sample_images_per_second_high",
             "train_cores_of_others", "sample_cores_of_others", "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
 PROVENANCE = ("extractor", "extractor_key", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked",
-              "clamped_share", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
+              "clamped_share", "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
               "git_commit", "started_at")
+# Columns in which two runs of one matrix differ: what clocks and the machine's load say.
+CLOCKED = re.compile(r"images_per_second|seconds|started_at|peak_memory|cores_of_others|speed_remark")
 COUNTS = ("reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters", "train_steps",
           "throughput_batch_size")
 
@@ -112,7 +115,7 @@ class Rows:
             if outcomes[role].status == "ok":
                 row |= self._of_stage(role, key)
         if root is None:
-            row["reason"] = "; ".join(remarks(row))
+            row |= {"reason": "; ".join(remarks(row)), "speed_remark": speed_remark(row)}
         return row
 
     def _of_stage(self, role: str, key: str) -> dict[str, Any]:
@@ -154,12 +157,15 @@ def remarks(row: dict[str, Any]) -> list[str]:
     said = []
     if row["sample_batch_size"] < row["sample_batch_size_asked"]:
         said.append(f"sampled in batches of {row['sample_batch_size']} instead of {row['sample_batch_size_asked']} after running out of memory")
-    others = max(row.get("train_cores_of_others") or 0.0, row.get("sample_cores_of_others") or 0.0)
-    if others > BUSY_CORES:
-        said.append(f"speed was measured while other processes kept {others:.1f} of {row['cores']} cores busy")
     if row.get("feature_count") and row["sample_count"] <= row["feature_count"]:
         said.append(f"{row['sample_count']} samples for {row['feature_count']} features: the distance rests on a covariance that is rank-deficient")
     return said
+
+
+def speed_remark(row: dict[str, Any]) -> str:
+    """What a reader should know of the speeds of a row."""
+    others = max(row.get("train_cores_of_others") or 0.0, row.get("sample_cores_of_others") or 0.0)
+    return f"measured while other processes kept {others:.1f} of {row['cores']} cores busy" if others > BUSY_CORES else ""
 
 
 def varying_options(plan: Plan) -> list[str]:

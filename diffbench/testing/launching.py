@@ -62,11 +62,17 @@ class Bench:
 
     @property
     def launcher(self) -> Launcher:
-        """The launcher, opened when it is first used; `capacity` has been asked for, with SLOTS jobs."""
+        """The launcher, opened when it is first used, and asked for its capacity."""
         if self.open is None:
             self.open = make(self.factory)
-            self.capacity: Capacity = self.open.capacity("cpu", SLOTS, SLOTS)
+            self.offered = self.open.capacity("cpu", SLOTS, SLOTS)
         return self.open
+
+    @property
+    def capacity(self) -> Capacity:
+        """What it has for SLOTS jobs at once."""
+        assert self.launcher is not None, "the launcher is open"
+        return self.offered
 
     def close(self) -> None:
         if self.open is not None:

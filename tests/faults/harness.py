@@ -25,6 +25,7 @@ import torch
 import diffbench
 from diffbench import api, worker
 from diffbench.launchers import Capacity, Ended, Job, Launcher
+from diffbench.results import CLOCKED
 from diffbench.store import Store
 
 MATRIX = {
@@ -34,7 +35,6 @@ MATRIX = {
     "train": {"steps": 100, "batch_size": 4}, "sample": {"count": 20, "batch_size": 10}, "throughput": {"repeats": 3, "batch_size": 2},
     "extractor": "pixels", "metrics": ["fid"], "run": {"checkpoint": 0.001},
 }
-CLOCKED = re.compile(r"images_per_second|seconds|started_at|peak_memory")
 CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "renameat", "renameat2", "ftruncate", "truncate", "mkdir", "mkdirat", "unlink", "unlinkat")
 LIMIT_SECONDS = 120
 
