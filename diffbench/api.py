@@ -14,7 +14,7 @@ from typing import Any
 from diffbench import interrupts, tracking
 from diffbench import matrix as matrices
 from diffbench.claims import Claims, sweep
-from diffbench.engine import Engine, Watcher, check_device
+from diffbench.engine import Engine, Watcher
 from diffbench.errors import DiffbenchError
 from diffbench.events import EventLog
 from diffbench.graph import make_plan
@@ -50,7 +50,7 @@ def plan(matrix: str | Path | Mapping[str, Any], *, device: str = "auto", plugin
     """The plan of a matrix: a path to its file or a mapping. Raises MatrixError with every mistake, DataError where data are missing."""
     registry = registry or load_registry(plugins)
     loaded = matrices.load(matrix, registry, changes=changes, only=only, max_cells=max_cells, smoke=smoke)
-    return make_plan(loaded, registry, check_device(device))
+    return make_plan(loaded, registry, _checked_device(device))
 
 
 def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None, device: str = "auto", jobs: int | None = None, plugins: Iterable[str] = (),
@@ -111,6 +111,16 @@ def run_folder(made: Plan, out: str | Path | None, smoke: bool) -> Path:
 def _note(watchers: Iterable[Watcher], text: str) -> None:
     for watcher in watchers:
         watcher.note(text)
+
+
+def _checked_device(device: str) -> str:
+    """The device's name, resolved; DiffbenchError where it is not there."""
+    from diffbench.machine import resolve_device
+
+    try:
+        return resolve_device(device)
+    except ValueError as error:
+        raise DiffbenchError(f"--device: {error}") from None
 
 
 def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) -> None:

@@ -289,13 +289,3 @@ class Engine:
     def _note(self, text: str) -> None:
         for watcher in self.watchers:
             watcher.note(text)
-
-
-def check_device(device: str) -> str:
-    """The device's name, resolved; DiffbenchError where it is not there."""
-    from diffbench.machine import resolve_device
-
-    try:
-        return resolve_device(device)
-    except ValueError as error:
-        raise DiffbenchError(f"--device: {error}") from None

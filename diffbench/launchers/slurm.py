@@ -7,6 +7,7 @@ and the claim it stands in keeps others from doing the same work meanwhile.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import math
 import os
@@ -30,7 +31,11 @@ MOST_JOBS = 100                       # in the queue at once, unless --jobs says
 THREADS = 4                           # of each worker, where nodes have as many, unless --threads says otherwise
 SPARE_MINUTES = 5                     # for Slurm, beyond what a stage may take: the engine ends it first
 LONGEST_MINUTES = 365 * 24 * 60       # of a stage without a limit, in a partition without one
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.1                    # between looks for what workers leave when they end
+ASK_SECONDS = 2.0                     # between questions to Slurm, about all jobs at once
+GRACE_SECONDS = 15.0                  # until a file that a node has written is seen here
+QUEUED = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SIGNALING",
+          "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD", "PREEMPTED"}
 ENDED = "ended.json"
 
 
@@ -46,7 +51,9 @@ class SlurmLauncher(Launcher):
         self.slots = MOST_JOBS
         self.waiting: deque[Job] = deque()
         self.running: dict[str, tuple[Job, submitit.Job]] = {}
-        self.gone: list[Ended] = []                       # ended before they began
+        self.gone: list[Ended] = []                       # ended, and not told yet
+        self.asked = 0.0
+        self.left: dict[str, float] = {}                  # id -> since when Slurm has it no more, though it has left nothing
 
     @classmethod
     def open(cls, address: str, device: str) -> SlurmLauncher:
@@ -92,17 +99,34 @@ class SlurmLauncher(Launcher):
         self.running.clear()
 
     def _collect(self) -> list[Ended]:
+        states = self._states()
         for id, (job, handle) in list(self.running.items()):
-            code, reason = _code(job), ""
-            if code is None and handle.done():
-                code, reason = _code(job), f"{self.cluster}: job {handle.job_id} is {handle.state}"
-                if code is not None:                      # written while Slurm was asked
-                    reason = ""
-            elif code is None:
+            code, state = _code(job), states.get(handle.job_id)
+            if code is not None:
+                self.gone.append(Ended(id=id, code=code))
+            elif state is not None and (state != "COMPLETED" or time.monotonic() - self.left.setdefault(id, time.monotonic()) > GRACE_SECONDS):
+                self.gone.append(Ended(id=id, code=-signal.SIGKILL, reason=f"Slurm says of its job {handle.job_id}: {state.lower().replace('_', ' ')}"))
+            else:
                 continue
             del self.running[id]
-            self.gone.append(Ended(id=id, code=-signal.SIGKILL if code is None else code, reason=reason))
+            self.left.pop(id, None)
         return self.gone
+
+    def _states(self) -> dict[str, str]:
+        """What Slurm says of those of our jobs that it does not run or queue any more, at most every ASK_SECONDS; by its own ids."""
+        if not self.running or time.monotonic() - self.asked < ASK_SECONDS:
+            return {}
+        self.asked, ids = time.monotonic(), [handle.job_id for _, handle in self.running.values()]
+        if self.cluster == "local":
+            return {handle.job_id: handle.state for _, handle in self.running.values() if handle.done()}
+        # Not sacct, as submitit does: many clusters keep no accounts, and it is late where they do.
+        command = ["squeue", "--noheader", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        except (OSError, subprocess.SubprocessError):     # the controller is busy or restarts: jobs go on
+            return {}
+        said = dict(line.split("|") for line in answer.split())
+        return {id: said.get(id, "COMPLETED") for id in ids if said.get(id) not in QUEUED}
 
     def _submit_waiting(self) -> None:
         while self.waiting and len(self.running) < self.slots:

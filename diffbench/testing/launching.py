@@ -15,123 +15,19 @@ what it measured, raises AssertionError where the launcher is wrong, or NotAppli
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffbench.claims import Claims
-from diffbench.launchers import Capacity, Ended, Job, Launcher, Resources
-from diffbench.planning import Stage
-from diffbench.store import Store
+from diffbench.launchers import Ended
+from diffbench.testing.bench import Bench, gone, noted
 from diffbench.testing.conformance import NotApplicable
-from diffbench.testing.driving import PLUGIN, drive, exercise, make
-
-PATIENCE = 120.0                      # seconds any one thing may take on a busy machine
-SLOTS = 4
-
-
-@dataclass
-class Bench:
-    """One launcher at work, and what the checks need of it."""
-
-    factory: str                      # "module:function"
-    folder: Path
-    gpus: int = 0                     # GPUs the launcher believes to have, real or not; with none, pinning is not checked
-    many: int = 200                   # trivial jobs in `many_jobs_keep_to_the_slots`
-    outlives_driver: bool = False     # its workers go on when the driver is killed, as jobs of a queue do
-    submitted: dict[str, Stage] = field(default_factory=dict)
-    files: int = 0
-
-    def __enter__(self) -> Bench:
-        self.store, self.claims, self.open = Store(self.folder / "home"), Claims(), None
-        self.store.prepare()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-        self.claims.close()
-
-    @property
-    def launcher(self) -> Launcher:
-        """The launcher, opened when it is first used, and asked for its capacity."""
-        if self.open is None:
-            self.open = make(self.factory)
-            self.offered = self.open.capacity("cpu", SLOTS, SLOTS)
-        return self.open
-
-    @property
-    def capacity(self) -> Capacity:
-        """What it has for SLOTS jobs at once."""
-        assert self.launcher is not None, "the launcher is open"
-        return self.offered
-
-    def close(self) -> None:
-        if self.open is not None:
-            self.open.close()
-            self.open = None
-
-    def submit(self, do: str, *, device: str = "cpu", gpus: float = 0.0, threads: int = 1, exclusive: bool = False, **details: Any) -> Job:
-        """A worker that does an exercise."""
-        launcher, stage = self.launcher, exercise(f"{do} {len(self.submitted)}", do, **details)
-        claim = self.store.claim(stage.key)
-        assert self.claims.take(claim) is None
-        execution = {"device": "cpu", "threads": threads, "memory_share": 1.0, "is_deterministic": False, "plugins": [PLUGIN],
-                     "claim": self.claims.token(claim), "exclusive": False}
-        job = Job(id=stage.key, store=self.store.root, attempt=self.store.new_attempt(stage, execution),
-                  resources=Resources(device=device, threads=threads, gpus=gpus, is_exclusive=exclusive))
-        self.submitted[stage.key] = stage
-        launcher.submit(job)
-        return job
-
-    def ended(self, *jobs: Job) -> list[Ended]:
-        """The ends of these jobs, in their order; every one is told once and no other."""
-        found: dict[str, Ended] = {}
-        deadline = time.monotonic() + PATIENCE
-        while len(found) < len(jobs):
-            assert time.monotonic() < deadline, f"{len(jobs) - len(found)} of {len(jobs)} jobs have not ended after {PATIENCE:g} s"
-            for one in self.launcher.poll(0.2):
-                assert one.id in {job.id for job in jobs}, f"the end of {self.submitted[one.id].label} is told, which was told before or not asked for"
-                assert one.id not in found, f"the end of {self.submitted[one.id].label} is told twice"
-                found[one.id] = one
-        assert not self.launcher.poll(0.1), "an end is told twice"
-        return [found[job.id] for job in jobs]
-
-    def facts(self, job: Job) -> dict[str, Any]:
-        """What a worker saw of itself and published."""
-        return self.store.read_json("exercise", job.id, "facts.json")
-
-    def file(self, name: str) -> Path:
-        """A path where nothing is yet."""
-        self.files += 1
-        return self.folder / f"{name}-{self.files}"
-
-    def drive(self, plan: list[dict[str, Any]]) -> _Driver:
-        """A driver in a process of its own."""
-        path, words = self.file("plan"), self.file("driver")
-        path.write_text(json.dumps(plan))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        command = [sys.executable, "-m", "diffbench.testing.driving", self.factory, str(self.store.root), str(path)]
-        with open(words, "wb") as out:                    # a file: workers that outlive the driver would hold a pipe open
-            return _Driver(subprocess.Popen(command, env=environment, stdout=out, stderr=out), words)
-
-
-@dataclass(frozen=True)
-class _Driver:
-    process: subprocess.Popen
-    words: Path
-
-    def finish(self) -> None:
-        """Waits for its end, which must be a good one."""
-        assert self.process.wait(timeout=PATIENCE) == 0, self.words.read_text()
+from diffbench.testing.driving import drive, exercise, make
 
 
 def success(bench: Bench) -> None:
@@ -173,14 +69,14 @@ def cancelling(bench: Bench) -> float:
     """A worker that hangs in native code is killed with its children, also one that left its group; its end is told once."""
     pids = bench.file("pids")
     job = bench.submit("hang", pids=str(pids))
-    family = _pids(pids, job)
+    family = noted(pids, job)
     start = time.monotonic()
     bench.launcher.cancel(job.id)
     bench.launcher.cancel("an id nobody knows")
     (ended,) = bench.ended(job)
     took = time.monotonic() - start
     assert ended.code != 0 and not bench.store.has("exercise", job.id)
-    _gone(family)
+    gone(family)
     return took
 
 
@@ -201,7 +97,7 @@ def leaking(bench: Bench) -> None:
     pids = bench.file("pids")
     job = bench.submit("leak", pids=str(pids))
     assert bench.ended(job)[0].code == 0
-    _gone(json.loads(pids.read_bytes()))
+    gone(json.loads(pids.read_bytes()))
 
 
 def pinning(bench: Bench) -> None:
@@ -260,11 +156,11 @@ def killed_driver(bench: Bench) -> None:
     plan = [{"name": "before the kill", "do": "succeed"},
             {"name": "during the kill", "do": "wait", "parents": {"first": "before the kill"}, "file": str(flag), "pids": str(pids)}]
     driver = bench.drive(plan)
-    family = _pids(pids, driver)
+    family = noted(pids, driver)
     driver.process.kill()
     driver.process.wait()
     if not bench.outlives_driver:
-        _gone(family)
+        gone(family)
     flag.touch()
     bench.drive(plan).finish()
     tries = [len(list((bench.store.root / "attempts" / exercise(one["name"], one["do"]).key).iterdir())) for one in plan]
@@ -285,40 +181,10 @@ def closing(bench: Bench) -> None:
     """`close` leaves no worker behind, running or waiting."""
     pids = bench.file("pids")
     job = bench.submit("hang", pids=str(pids))
-    family = _pids(pids, job)
+    family = noted(pids, job)
     bench.close()
-    _gone(family)
+    gone(family)
 
 
 CHECKS: tuple[Callable[[Bench], Any], ...] = (success, failures, logs, cancelling, cancelling_what_waits, leaking, pinning, many_jobs_keep_to_the_slots,
                                               closing, order, killed_driver, two_drivers)
-
-
-def _pids(path: Path, whose: Job | _Driver) -> list[int]:
-    """The processes an exercise has noted, once it has."""
-    deadline = time.monotonic() + PATIENCE
-    while not path.exists():
-        assert time.monotonic() < deadline, f"the worker has not begun after {PATIENCE:g} s"
-        if isinstance(whose, _Driver):
-            assert whose.process.poll() is None, whose.words.read_text()
-        else:
-            assert not (whose.attempt / "error.json").exists(), (whose.attempt / "error.json").read_text()
-        time.sleep(0.05)
-    return json.loads(path.read_bytes())
-
-
-def _gone(pids: list[int]) -> None:
-    """Fails unless these processes end soon."""
-    deadline = time.monotonic() + 30
-    while left := [pid for pid in pids if _is_running(pid)]:
-        assert time.monotonic() < deadline, f"of the processes {pids} there are still {left}"
-        time.sleep(0.05)
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a process is there and is not a zombie."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        os.kill(pid, 0)
-        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout.strip()
-        return not state.startswith("Z")
-    return False

@@ -13,6 +13,8 @@ from diffbench.launchers import Capacity
 from diffbench.launchers.gpus import Gpus, visible_gpus
 from diffbench.launchers.local import LocalLauncher
 from diffbench.testing import launching
+from diffbench.testing.bench import Driver, noted
+from diffbench.testing.bench import gone as gone_pids
 from tests.launchers import gone, run
 
 
@@ -35,7 +37,7 @@ def workers(bench, count):
     """Workers that run until told, and their process numbers."""
     files = [(bench.file("flag"), bench.file("pids")) for _ in range(count)]
     jobs = [bench.submit("wait", file=str(flag), pids=str(pids)) for flag, pids in files]
-    return jobs, [launching._pids(pids, job)[0] for job, (_, pids) in zip(jobs, files, strict=True)], [flag for flag, _ in files]
+    return jobs, [noted(pids, job)[0] for job, (_, pids) in zip(jobs, files, strict=True)], [flag for flag, _ in files]
 
 
 def test_a_fork_server_that_dies_costs_its_workers_and_the_launcher_goes_on(bench):
@@ -44,7 +46,7 @@ def test_a_fork_server_that_dies_costs_its_workers_and_the_launcher_goes_on(benc
     server.kill()
     ends = bench.ended(*jobs)
     assert [end.code for end in ends] == [-9, -9] and all("forked from has ended" in end.reason for end in ends)
-    launching._gone(pids)
+    gone_pids(pids)
     assert bench.ended(bench.submit("succeed"))[0].code == 0 and bench.launcher.processes.server.process.pid != server.pid
 
 
@@ -90,6 +92,8 @@ import sys, time
 from pathlib import Path
 from diffbench.launchers import processes
 from diffbench.testing import launching
+from diffbench.testing.bench import Driver, noted
+from diffbench.testing.bench import gone as gone_pids
 processes.CAN_FORK = False
 bench = launching.Bench("tests.launchers.test_local:make", Path(sys.argv[1])).__enter__()
 bench.submit("hang", pids=sys.argv[1] + "/pids")
@@ -101,7 +105,7 @@ time.sleep(600)
 def test_a_spawned_worker_ends_with_a_driver_that_is_killed(tmp_path):
     environment = {**os.environ, "DIFFBENCH_TEST_MARK": str(tmp_path), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     driver = subprocess.Popen([sys.executable, "-c", SPAWNS, str(tmp_path)], env=environment)
-    launching._pids(tmp_path / "pids", launching._Driver(driver, Path(os.devnull)))
+    noted(tmp_path / "pids", Driver(driver, Path(os.devnull)))
     driver.kill()
     driver.wait()
     gone(tmp_path)
