@@ -136,7 +136,7 @@ class ForkLauncher(Launcher):
         self.pids: dict[int, str] = {}
 
     def capacity(self, device: str, widest: int, jobs: int | None) -> Capacity:
-        return Capacity(slots=2, threads=1, machines=1)
+        return Capacity(slots=2, threads=1, machines=1, machine_threads=1)
 
     def submit(self, job: Job) -> None:
         stage = json.loads((job.attempt / "task.json").read_bytes())["stage"]
