@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from diffbench.claims import Claims
 from diffbench.results import RECORDS, csv_of, load
 from diffbench.store import Damaged, Store
 
@@ -13,7 +14,7 @@ def check_run_folder(folder: Path, store_root: Path) -> list[str]:
     """What is wrong with a finished run, as sentences; an empty list where nothing is.
 
     Every cell of the plan has its record and no other has; rows that are ok have their artefacts, whole; results.csv is what the
-    records give, byte for byte; no temporary file and no claim is left.
+    records give, byte for byte; no temporary file is left, and no claim that holds anybody up.
     """
     store, problems = Store(store_root), []
     plan = json.loads((folder / "plan.json").read_bytes())
@@ -35,7 +36,7 @@ def check_run_folder(folder: Path, store_root: Path) -> list[str]:
     left = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
     if left:
         problems.append(f"left behind in the folder: {', '.join(sorted(left))}")
-    claims = store.root / "claims"
-    if claims.is_dir() and any(claims.iterdir()):
-        problems.append(f"claims are left behind: {', '.join(path.name for path in claims.iterdir())}")
+    held = [path.name for path in (store.root / "claims").glob("[0-9a-f]*") if Claims().holder(path) is not None]
+    if held:
+        problems.append(f"claims are held after the end: {', '.join(held)}")
     return problems
