@@ -40,7 +40,10 @@ def kill_once(trial, after, a_worker):
     """1 where something was killed while the run went on."""
     pid = os.fork()
     if pid == 0:
-        os._exit(trial.run() & 0xFF)
+        try:
+            trial.run()
+        finally:
+            os._exit(0)
     time.sleep(after)
     driver = next(iter(psutil.Process(pid).children()), None) if psutil.pid_exists(pid) else None
     victims = [] if driver is None else driver.children() if a_worker else [driver]
