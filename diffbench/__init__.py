@@ -10,10 +10,11 @@ from typing import Any
 
 _HOMES = {
     "diffbench.contracts": (
-        "Backbone", "Component", "Conditioning", "Dataset", "Extractor", "Metric", "NoiseSchedule", "Objective", "Parameterization", "Scheduler", "Spacing",
+        "Backbone", "Component", "Conditioning", "NoiseSchedule", "Objective", "Parameterization", "Scheduler", "Spacing",
     ),
+    "diffbench.evaluation": ("Dataset", "Extractor", "Metric", "SampleMetric"),
     "diffbench.values": (
-        "Denoise", "DenoiseCondition", "Evidence", "Helpers", "Io", "Level", "Noise", "Noised", "NoisyClassifier", "Prediction", "Progress",
+        "Denoise", "DenoiseCondition", "Evidence", "Helpers", "Io", "Level", "Noise", "Noised", "NoisyClassifier", "Prediction", "Progress", "Real",
         "Signals", "Split", "silent",
     ),
     "diffbench.discrete": ("DiscreteNoiseSchedule",),
@@ -24,7 +25,8 @@ _HOMES = {
     "diffbench.hookspecs": ("hookimpl",),
     "diffbench.sampling": ("sample", "trajectory"),
     "diffbench.classifier": ("Classifier", "fit_classifier"),
-    "diffbench.frechet": ("frechet_distance", "jackknife_blocks"),
+    "diffbench.frechet": ("frechet_distance",),
+    "diffbench.uncertainty": ("Jackknife", "jackknife", "jackknife_blocks"),
     "diffbench.splits": ("split_indices",),
     "diffbench.matrix": ("Cell",),
     "diffbench.api": ("plan", "run"),

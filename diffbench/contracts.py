@@ -1,4 +1,5 @@
-"""The contracts: what each kind of component promises to the harness, and what it may rely on.
+"""The contracts: what each kind of component of a model promises to the harness, and what it may rely on; those that give and judge
+images are in `evaluation`.
 
 A component is a frozen, keyword-only dataclass that is its own configuration and holds no weights; what components
 exchange is in `values`.
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from diffbench.options import Options
-from diffbench.values import Denoise, DenoiseCondition, Evidence, Helpers, Io, Level, Noise, Noised, Prediction, Progress, Split, silent
+from diffbench.values import Denoise, DenoiseCondition, Helpers, Io, Level, Noise, Noised, Prediction
 
 if TYPE_CHECKING:
+    from diffbench.evaluation import Dataset
     from diffbench.matrix import Cell
 
 
@@ -278,74 +280,6 @@ class Scheduler(Component):
     @abstractmethod
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: Any, noise: Noise) -> tuple[Tensor, Any]:
         """(x_s, new state). No noise if and only if the target level is clean (s = 0)."""
-
-
-class Dataset(Component):
-    """Images and their condition, in three disjoint splits.
-
-    `train` teaches the denoiser and the classifiers, `reference` is what distances are measured to, `held_out` gives the
-    floor: what the same metrics say of real images nobody has seen.
-    """
-
-    kind = "dataset"
-
-    @property
-    @abstractmethod
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-
-    @property
-    def classes(self) -> int | None:
-        """Number of labels, or None where there are none."""
-        return None
-
-    @property
-    def condition_shape(self) -> tuple[int, int, int] | None:
-        """(C, h, w) of the image that is the condition, or None where the condition is the label."""
-        return None
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the content; raises DataError, with what to do, where the data are missing or damaged."""
-
-    @abstractmethod
-    def load(self) -> dict[str, Split]:
-        """The splits "train", "reference" and "held_out"."""
-
-
-class Extractor(Component):
-    """Images to feature vectors, for distribution metrics."""
-
-    kind = "extractor"
-
-    @property
-    def distance_column(self) -> str:
-        """Name of the Fréchet distance on these features; only Inception-v3 in its published weights may call it `fid`."""
-        return f"fd_{self.component_name()}"
-
-    @abstractmethod
-    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """(weights by name, facts about the fit such as accuracy); weights are stored and shared by all cells."""
-
-    @abstractmethod
-    def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:
-        """uint8 [N, C, H, W] to float64 [N, d] on the host, in evaluation mode."""
-
-
-class Metric(Component):
-    """Generated and reference images to named numbers, units in the names."""
-
-    kind = "metric"
-    needs_judge: ClassVar[bool] = False               # reads Evidence.predicted
-    higher_is_better: ClassVar[bool] = False
-
-    def column(self, extractor: Extractor) -> str:
-        """Name of the main column; the others start with it."""
-        return self.component_name()
-
-    @abstractmethod
-    def measure(self, generated: Evidence, reference: Evidence) -> dict[str, float]:
-        """Numbers by suffix: "" is the main value, "_low" and "_high" its 95 % interval, others as documented."""
 
 
 def _rate(of: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:

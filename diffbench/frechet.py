@@ -1,27 +1,14 @@
-"""The Fréchet distance between two sets of features, and its block jackknife."""
+"""The Fréchet distance between two sets of features."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, overload
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from diffbench.errors import DataError, Diverged
-
-BLOCKS = 20
-FEWEST = 2 * BLOCKS                   # two samples a block: below it there is no interval
-_T_QUANTILE = 2.093024054408263       # Student's t with BLOCKS - 1 degrees of freedom, 97.5 %
-
-
-class Jackknife(NamedTuple):
-    """A statistic with its block jackknife; `low` to `high` is the 95 % interval of `debiased`, not of `value`."""
-
-    value: float
-    debiased: float
-    standard_error: float
-    low: float
-    high: float
+from diffbench.uncertainty import BLOCKS, FEWEST, Jackknife, jackknife
 
 
 @overload
@@ -46,35 +33,6 @@ def frechet_distance(x: Tensor, y: Tensor, blocks: Tensor | None = None) -> floa
     trace = torch.linalg.svdvals(r_x @ r_y.T).sum()
     distance = max(0.0, float((m_x - m_y).square().sum() + r_x.square().sum() + r_y.square().sum() - 2 * trace))
     return distance if blocks is None else jackknife(distance, _left_out(x - m_x, m_x - m_y, r_y, blocks))
-
-
-def jackknife_blocks(count: int, labels: Tensor | None = None) -> Tensor:
-    """The block of each of `count` samples, int64 [count] in 0..19: position in the order of labels, mod 20.
-
-    labels: int64 [count] or None, where the order is that of the samples. Labels of generated samples go round (sample i has
-    label i mod K), so i mod 20 itself would fill a block with one class where K divides 20; sorted, each block is a small copy
-    of the whole, exactly so where `count` is a multiple of 20 K. The error is then that of samples whose shares of classes are
-    fixed: give no labels where the shares were drawn at random.
-    """
-    order = torch.arange(count) if labels is None else torch.argsort(labels.cpu(), stable=True)
-    blocks = torch.empty(count, dtype=torch.int64)
-    blocks[order] = torch.arange(count) % BLOCKS
-    return blocks
-
-
-def jackknife(value: float, left_out: Tensor) -> Jackknife:
-    """Bias-corrected value = 20 θ - 19 mean(θ_-j), SE² = 19/20 Σ (θ_-j - mean)², interval = ± t_0.975(19) SE.
-
-    value: θ, the statistic of all samples; left_out: θ_-j, float64 [20], the same without block j.
-    Removes a bias that falls as 1/N. A bootstrap of the same statistic doubles the bias and covers nothing.
-    Source: Efron & Stein 1981, "The jackknife estimate of variance", with blocks for samples.
-    """
-    if len(left_out) != BLOCKS:
-        raise DataError(f"the jackknife takes {BLOCKS} values, one per block left out, got {len(left_out)}")
-    mean = left_out.mean()
-    debiased = float(BLOCKS * value - (BLOCKS - 1) * mean)
-    standard_error = float(((BLOCKS - 1) / BLOCKS * (left_out - mean).square().sum()).sqrt())
-    return Jackknife(value, debiased, standard_error, debiased - _T_QUANTILE * standard_error, debiased + _T_QUANTILE * standard_error)
 
 
 def _left_out(a: Tensor, shift: Tensor, r_y: Tensor, blocks: Tensor) -> Tensor:

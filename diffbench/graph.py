@@ -17,16 +17,16 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 1, "train": 3, "sample": 3, "features": 2, "evaluate": 1, "throughput": 2}
+VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 2, "train": 3, "sample": 3, "features": 2, "evaluate": 2, "throughput": 2}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
-_NETWORK = ("contracts", "denoiser", "discrete", "training", "transitions", "values")
+_NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
 CODE = {
     "train": (*_NETWORK, "checkpoints", "parallel", "splits"),
     "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
-    "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "stages", "timing"),
-    "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"), "extractor": ("classifier", "splits"),
-    "reference": ("classifier", "splits", "stages"), "features": ("classifier", "stages"), "evaluate": ("frechet", "stages"),
+    "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "speed", "timing"),
+    "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"), "extractor": ("classifier", "evaluation", "judging", "splits"),
+    "reference": ("classifier", "judging", "splits"), "features": ("classifier", "judging"), "evaluate": ("evaluation", "frechet", "judging", "uncertainty"),
 }
 JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
 EXTRACTOR_SEED = 0
@@ -116,7 +116,8 @@ class _Builder:
 
     def _measured(self, cell: Cell, sample: str) -> dict[str, str]:
         metrics, extractor = self._metrics(cell), self.matrix.extractor
-        eyes, reference, task = self._once(lambda: self._reference(cell), "reference", cell.dataset, any(m.needs_judge for m in metrics))
+        needs = {name: any(getattr(m, name) for m in metrics) for name in ("needs_judge", "needs_training")}
+        eyes, reference, task = self._once(lambda: self._reference(cell, **needs), "reference", cell.dataset, *needs.values())
         shown = self._sample_label(cell)
         seen = task | self._work(cell.sample.count, cell.dataset, extractor)
         features = self._add("features", {"sample": sample, **eyes}, seen, {"sample": sample, **eyes}, shown)
@@ -133,7 +134,7 @@ class _Builder:
             self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = floor
         return stages
 
-    def _reference(self, cell: Cell) -> tuple[dict[str, str], str, dict[str, Any]]:
+    def _reference(self, cell: Cell, needs_judge: bool, needs_training: bool) -> tuple[dict[str, str], str, dict[str, Any]]:
         """Extractor and, where a metric needs one, judge; what they see in the real images; the task that names both."""
         dataset, extractor, shown = self.content_of(cell), self.matrix.extractor, self.names.full(cell.dataset)
         data = {"dataset": self.names.describe(cell.dataset)}
@@ -141,10 +142,11 @@ class _Builder:
         look = self._work(1, cell.dataset, extractor)
         content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED}
         eyes = {"extractor": self._add("extractor", content, task | look | {"seed": EXTRACTOR_SEED}, {}, shown)}
-        if any(m.needs_judge for m in self._metrics(cell)):
+        if needs_judge:
             judge = data | {"seed": JUDGE_SEED} | self._work(1, cell.dataset)
             eyes["classifier"] = self._add("classifier", {"dataset": dataset, "seed": JUDGE_SEED}, judge, {}, f"judge for {shown}")
-        return eyes, self._add("reference", {"dataset": dataset, **eyes}, task | look, eyes, shown), task
+        reference = self._add("reference", {"dataset": dataset, **eyes, "train": needs_training}, task | look | {"needs_training": needs_training}, eyes, shown)
+        return eyes, reference, task
 
     def _throughput(self, cell: Cell, described: dict[str, Any]) -> dict[str, str]:
         settings = settings_json(self.matrix.throughput)

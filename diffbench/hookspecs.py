@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     import click
 
+    from diffbench.context import Context
     from diffbench.contracts import Component
     from diffbench.kinds import Kind
     from diffbench.planning import Plan, Stage
     from diffbench.registry import Ref, Registry
-    from diffbench.stages import Context
 
 hookspec = pluggy.HookspecMarker("diffbench")
 hookimpl = pluggy.HookimplMarker("diffbench")

@@ -26,7 +26,7 @@ class Kind:
 
 
 BUILT_IN_KINDS = (
-    Kind(name="dataset", base="diffbench.contracts:Dataset", half="training", summary="images and their condition"),
+    Kind(name="dataset", base="diffbench.evaluation:Dataset", half="training", summary="images and their condition"),
     Kind(name="backbone", base="diffbench.contracts:Backbone", half="training", summary="the network"),
     Kind(name="noise_schedule", base="diffbench.contracts:NoiseSchedule", half="training", summary="alpha(t) and sigma(t) of x_t = alpha x_0 + sigma eps"),
     Kind(name="parameterization", base="diffbench.contracts:Parameterization", half="training", summary="what the network predicts"),
@@ -34,6 +34,6 @@ BUILT_IN_KINDS = (
     Kind(name="conditioning", base="diffbench.contracts:Conditioning", half="training", summary="how a condition enters, and how sampling is steered by it"),
     Kind(name="spacing", base="diffbench.contracts:Spacing", half="sampling", summary="which times a sampler visits"),
     Kind(name="scheduler", base="diffbench.contracts:Scheduler", half="sampling", summary="one reverse step from t to s < t"),
-    Kind(name="extractor", base="diffbench.contracts:Extractor", half="measuring", summary="image to feature vector", axis=False),
-    Kind(name="metric", base="diffbench.contracts:Metric", half="measuring", summary="samples and reference to numbers", axis=False),
+    Kind(name="extractor", base="diffbench.evaluation:Extractor", half="measuring", summary="image to feature vector", axis=False),
+    Kind(name="metric", base="diffbench.evaluation:Metric", half="measuring", summary="samples and reference to numbers", axis=False),
 )

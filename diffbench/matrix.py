@@ -20,15 +20,13 @@ if TYPE_CHECKING:
     from diffbench.contracts import (
         Backbone,
         Conditioning,
-        Dataset,
-        Extractor,
-        Metric,
         NoiseSchedule,
         Objective,
         Parameterization,
         Scheduler,
         Spacing,
     )
+    from diffbench.evaluation import Dataset, Extractor, Metric
 
 SCHEMA = 1
 MAX_CELLS = 10_000

@@ -27,7 +27,7 @@ from diffbench.store import Store, write_flushed
 from diffbench.values import Progress
 
 if TYPE_CHECKING:
-    from diffbench.stages import Context, Files
+    from diffbench.context import Context, Files
 
 EXCHANGE_SECONDS = 600                # how long ranks wait for one that sends nothing
 PEER_SECONDS = 10                     # how long to wait for the reason where a rank only says that another is gone

@@ -125,7 +125,7 @@ class Rows:
             column = role.partition(":")[2]
             reference = self._said("reference", stage.parents["reference"], "facts.json")
             extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
-            return {column + suffix: value for suffix, value in self._said("evaluate", key, "values.json").items()} | {
+            return columns_of(column, self._said("evaluate", key, "values.json")["values"]) | {
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
                 "extractor_key": extractor.key[:12]}
         if role == "features":
@@ -150,6 +150,11 @@ class Rows:
         if what not in self.read:
             self.read[what] = self.store.read_json(*what)
         return self.read[what]
+
+
+def columns_of(main: str, values: dict[str, float]) -> dict[str, float]:
+    """The numbers of a metric by column: "" and "_x" belong to the main one, other names are columns of their own."""
+    return {main + name if name == "" or name.startswith("_") else name: value for name, value in values.items()}
 
 
 def remarks(row: dict[str, Any]) -> list[str]:
@@ -275,8 +280,8 @@ def csv_of(table: pandas.DataFrame) -> bytes:
 
 
 def floors(plan: Plan, store: Store, engine: Engine) -> dict[str, dict[str, float]]:
-    """What each metric says of held-out real images, by 'dataset:column'."""
-    return {name: store.read_json("evaluate", key, "values.json") for name, key in plan.floors.items()
+    """The columns of each metric for held-out real images, by 'dataset:column'."""
+    return {name: columns_of(name.rpartition(":")[2], store.read_json("evaluate", key, "values.json")["values"]) for name, key in plan.floors.items()
             if engine.outcomes.get(key, Outcome(status="blocked")).status == "ok"}
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from diffbench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from diffbench.context import Context, Files
     from diffbench.registry import Registry
-    from diffbench.stages import Context, Files
 
 HOOK = "diffbench_run_stage"
 

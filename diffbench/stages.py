@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
-from diffbench import drawing, ranks, training
-from diffbench.checkpoints import Checkpoints, Pieces
-from diffbench.classifier import Classifier, fit_classifier, fit_noisy_classifier
-from diffbench.contracts import Dataset
-from diffbench.denoiser import Denoiser, as_condition, condition_of
-from diffbench.errors import Diverged
-from diffbench.graph import VERSIONS
-from diffbench.machine import OtherLoad, cores
-from diffbench.matrix import Cell
+from diffbench import drawing, judging, ranks, speed, training
+from diffbench.checkpoints import Checkpoints
+from diffbench.classifier import fit_noisy_classifier
+from diffbench.context import Context, Files, as_json
+from diffbench.evaluation import Dataset
 from diffbench.parallel import ALONE, Ranks
-from diffbench.planning import rebuild_cell
-from diffbench.registry import Registry
-from diffbench.specs import rebuild
-from diffbench.store import Store
-from diffbench.timing import Timing, measure
-from diffbench.values import Evidence, Progress, Split
-
-TIMED_TRAIN_STEPS = 20                # optimiser steps in one timed run of a training
-
-Files = dict[str, bytes]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a stage may rely on."""
-
-    store: Store
-    registry: Registry
-    stage: str
-    device: torch.device
-    threads: int
-    key: str
-    task: dict[str, Any]
-    parents: dict[str, str]           # role -> key
-    progress: Progress
-    partial: Path                     # folder for what a killed try leaves to the next; not there until something is written
-    execution: dict[str, Any]         # what changes no result: device, threads, memory_share, checkpoint_seconds, is_deterministic, batch_size
-
-    @property
-    def gpus(self) -> int:
-        """Into how many processes a training is divided."""
-        return self.task["cell"]["train"]["gpus"]
-
-    def pieces(self, **belongs: Any) -> Pieces:
-        """What earlier tries left, where it was made as this try would make it: with these settings, and all else that changes bits."""
-        made_with = {"key": self.key, "version": VERSIONS[self.stage], "threads": self.threads, "device": self.device.type, "torch": str(torch.__version__),
-                     "processor": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else torch.backends.cpu.get_cpu_capability()}
-        return Pieces(folder=self.partial, aside=self.store.root / "staging", belongs=made_with | belongs)
-
-    def cell(self) -> Cell:
-        """The cell of the task."""
-        return rebuild_cell(self.task["cell"], self.registry)
-
-    def component(self, kind: str) -> Any:
-        """A component of the task."""
-        return rebuild(kind, self.task[kind], self.registry)
-
-    def tensors(self, role: str, name: str) -> dict[str, Tensor]:
-        """A file of tensors of a parent stage."""
-        return self.store.read_tensors(role, self.parents[role], name)
 
 
 def train(context: Context) -> Files:
@@ -89,7 +30,7 @@ def train_share(context: Context, share: Ranks) -> Files:
     facts = {"losses": trained.losses, "steps_per_loss": training.CHUNK, "train_loss": trained.losses[-1] if trained.losses else None,
              "train_seconds": trained.seconds, "resumed_at": trained.resumed_at, "train_count": len(split.images), "threads": context.threads,
              "gpus": share.count, "dtype": dtype, "is_deterministic": context.execution["is_deterministic"]}
-    return {"weights.safetensors": safetensors.torch.save(trained.weights), "facts.json": _json(facts)}
+    return {"weights.safetensors": safetensors.torch.save(trained.weights), "facts.json": as_json(facts)}
 
 
 def sample(context: Context) -> Files:
@@ -106,7 +47,7 @@ def sample(context: Context) -> Files:
              "clamped_share": sum(block.facts["clamped"] for block in blocks) / tensors["images"].numel(), "batch_size": batch,
              "batch_size_asked": cell.sample.batch_size, "threads": context.threads, "dtype": "float32",
              "is_deterministic": context.execution["is_deterministic"]}
-    return {"images.safetensors": safetensors.torch.save(tensors), "facts.json": _json(facts)}
+    return {"images.safetensors": safetensors.torch.save(tensors), "facts.json": as_json(facts)}
 
 
 def noisy_classifier(context: Context) -> Files:
@@ -117,135 +58,10 @@ def noisy_classifier(context: Context) -> Files:
     model, facts = fit_noisy_classifier(train_split.images, train_split.labels, dataset.classes, context.component("noise_schedule"),
                                         seed=context.task["seed"], device=context.device, progress=context.progress)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return {"weights.safetensors": safetensors.torch.save(weights), "facts.json": _json(facts)}
-
-
-def extractor(context: Context) -> Files:
-    """The weights of the feature extractor, fitted to the training split."""
-    weights, facts = context.component("extractor").fit(_split(context, "train"), context.task["seed"], context.device, context.progress)
-    return {"weights.safetensors": safetensors.torch.save(weights), "facts.json": _json(facts)}
-
-
-def classifier(context: Context) -> Files:
-    """The judge: a classifier used for nothing but class accuracy."""
-    dataset: Dataset = context.component("dataset")
-    splits = dataset.load()
-    model, facts = fit_classifier(splits["train"].images, splits["train"].labels, dataset.classes, seed=context.task["seed"], device=context.device,
-                                  progress=context.progress)
-    held_out = splits["held_out"]
-    facts = facts | {"held_out_accuracy": float((model.predict(held_out.images, context.device) == held_out.labels).double().mean())}
-    return {"weights.safetensors": safetensors.torch.save(model.weights()), "facts.json": _json(facts)}
-
-
-def reference(context: Context) -> Files:
-    """What extractor and judge see in the reference and in the held-out split."""
-    splits = context.component("dataset").load()
-    files = {f"{name}.safetensors": safetensors.torch.save(_seen(context, splits[name].images, splits[name].labels)) for name in ("reference", "held_out")}
-    return files | {"facts.json": _json({"reference_count": len(splits["reference"].images), "held_out_count": len(splits["held_out"].images)})}
-
-
-def features(context: Context) -> Files:
-    """What extractor and judge see in the samples of a cell."""
-    samples = context.tensors("sample", "images.safetensors")
-    seen = _seen(context, samples["images"], samples.get("labels"))
-    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": _json({"feature_count": seen["features"].shape[1]})}
-
-
-def evaluate(context: Context) -> Files:
-    """One metric of one set of images; of held-out real images where no samples are given, which is the floor."""
-    metric = context.component("metric")
-    target = context.tensors("reference", "reference.safetensors")
-    generated = context.tensors("features", "seen.safetensors") if "features" in context.parents else context.tensors("reference", "held_out.safetensors")
-    return {"values.json": _json(metric.measure(_evidence(generated), _evidence(target)))}
-
-
-def throughput(context: Context) -> Files:
-    """Seconds of a whole sampler run, or of optimiser steps, with the device to itself; networks need no training for that."""
-    cell = context.cell()
-    settings = context.task["throughput"]
-    others = OtherLoad()
-    if context.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(context.device)
-    facts = _timed_training(cell, settings["repeats"], context) if context.task["of"] == "training" else _timed_sampling(cell, settings, context)
-    if context.device.type == "cuda":
-        facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(context.device)
-    facts |= {"threads": context.threads, "is_deterministic": context.execution["is_deterministic"],
-              "cores": cores(), "cores_of_others": others.cores()}
-    return {"facts.json": _json(facts)}
+    return {"weights.safetensors": safetensors.torch.save(weights), "facts.json": as_json(facts)}
 
 
 STAGES: dict[str, Callable[[Context], Files]] = {
-    "extractor": extractor, "classifier": classifier, "noisy_classifier": noisy_classifier, "reference": reference, "train": train,
-    "sample": sample, "features": features, "evaluate": evaluate, "throughput": throughput,
+    "extractor": judging.extractor, "classifier": judging.classifier, "noisy_classifier": noisy_classifier, "reference": judging.reference,
+    "train": train, "sample": sample, "features": judging.features, "evaluate": judging.evaluate, "throughput": speed.throughput,
 }
-
-
-def _timed_sampling(cell: Cell, settings: dict[str, Any], context: Context) -> dict[str, Any]:
-    batch = settings["batch_size"]
-    model = training.build(cell, context.device).eval()
-    split, helpers = _made_up(cell, batch), drawing.helpers_for(cell, context.device)
-    timing = measure(lambda: drawing.draw(cell, model, condition_of(split), helpers, context.device, range(batch)), settings["repeats"], context.device)
-    nfe = model.evaluations / batch / (len(timing.seconds) + len(timing.warmup_seconds))
-    return _timing_facts(timing) | {"images": batch, "nfe": nfe, "seconds_per_nfe": timing.median / nfe, "batch_size": batch,
-                                    "parameters": sum(p.numel() for p in model.parameters()), "gmac_per_nfe": gmac_per_nfe(cell, model, context.device)}
-
-
-def _timed_training(cell: Cell, repeats: int, context: Context) -> dict[str, Any]:
-    cell = replace(cell, train=replace(cell.train, steps=TIMED_TRAIN_STEPS))
-    batch = cell.train.batch_size
-    split = _made_up(cell, batch)
-    timing = measure(lambda: training.train(cell, split, context.device), repeats, context.device)
-    return _timing_facts(timing) | {"images": batch * TIMED_TRAIN_STEPS, "batch_size": batch}
-
-
-def _made_up(cell: Cell, count: int) -> Split:
-    """Random images with the shapes of a data set: time does not depend on what they show."""
-    generator, dataset = torch.Generator().manual_seed(0), cell.dataset
-
-    def images(shape: tuple[int, int, int]) -> Tensor:
-        return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-    return Split(images=images(dataset.image_shape), labels=None if dataset.classes is None else torch.arange(count) % dataset.classes,
-                 conditions=None if dataset.condition_shape is None else images(dataset.condition_shape))
-
-
-def gmac_per_nfe(cell: Cell, model: Denoiser, device: torch.device) -> float:
-    """1e9 multiply-accumulates of one network evaluation of one image, counted by torch (its FLOPs halved)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    x = torch.zeros(1, *cell.dataset.image_shape, device=device)
-    stored = condition_of(_made_up(cell, 1))
-    cond = None if stored is None else as_condition(stored.to(device))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.denoise(x, 0.5, cond, torch.zeros(1, dtype=torch.bool, device=device))
-    return counter.get_total_flops() / 2e9
-
-
-def _timing_facts(timing: Timing) -> dict[str, Any]:
-    return {"seconds": timing.seconds, "warmup_seconds": timing.warmup_seconds, "median_seconds": timing.median, "quartile_seconds": timing.quartiles}
-
-
-def _split(context: Context, name: str) -> Split:
-    return context.component("dataset").load()[name]
-
-
-def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-    """Features and judgement of a set of images, checked finite."""
-    weights = context.tensors("extractor", "weights.safetensors")
-    seen = {"images": images, "features": context.component("extractor").features(weights, images, context.device).contiguous()}
-    if not seen["features"].isfinite().all():
-        raise Diverged("the extractor's features are not finite")
-    if labels is not None:
-        seen["labels"] = labels
-    if "classifier" in context.parents:
-        judge = Classifier.from_weights(context.tensors("classifier", "weights.safetensors"))
-        seen["predicted"] = judge.predict(images, context.device)
-    return seen
-
-
-def _evidence(seen: dict[str, Tensor]) -> Evidence:
-    return Evidence(images=seen["images"], labels=seen.get("labels"), features=seen["features"], predicted=seen.get("predicted"))
-
-
-def _json(facts: Any) -> bytes:
-    return json.dumps(facts, indent=1, sort_keys=True, allow_nan=False).encode()
-

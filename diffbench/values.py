@@ -130,3 +130,13 @@ class Evidence:
     labels: Tensor | None             # int64 [N]: the condition asked for, or the true label
     features: Tensor                  # float64 [N, d]
     predicted: Tensor | None          # int64 [N]: what the judge (a classifier used for nothing else) sees
+    logits: Tensor | None = None      # float64 [N, K]: of the extractor, where its network classifies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Real:
+    """What is known of the real images that generated ones are measured against."""
+
+    reference: Evidence               # distances are measured to it
+    held_out: Evidence                # seen by nobody: the value that good samples would have
+    train: Evidence | None = None     # what the denoiser learnt from, where a metric asks for it

@@ -24,7 +24,7 @@ from diffbench.store import Store, write_atomically
 from diffbench.turns import turn
 
 if TYPE_CHECKING:
-    from diffbench.stages import Context
+    from diffbench.context import Context
     from diffbench.values import Progress
 
 PROGRESS_SECONDS = 0.5
@@ -66,7 +66,7 @@ def context(content: dict[str, Any], store: Store, progress: Progress, gpu: int 
     """What a stage may rely on in this process, which is set up as its execution says; gpu: which of those the launcher shows."""
     import torch
 
-    from diffbench import stages
+    from diffbench.context import Context
     from diffbench.registry import load_registry
 
     execution = content["execution"]
@@ -78,7 +78,7 @@ def context(content: dict[str, Any], store: Store, progress: Progress, gpu: int 
     device = torch.device("cuda", gpu) if execution["device"] == "cuda" else torch.device(execution["device"])
     if device.type == "cuda" and execution["memory_share"] < 1:
         torch.cuda.set_per_process_memory_fraction(execution["memory_share"], device)
-    return stages.Context(store=store, registry=load_registry(execution["plugins"]), device=device, threads=execution["threads"], stage=content["stage"],
+    return Context(store=store, registry=load_registry(execution["plugins"]), device=device, threads=execution["threads"], stage=content["stage"],
                           key=content["key"], task=content["task"], parents=content["parents"], progress=progress,
                           partial=store.partial(content["stage"], content["key"]), execution=execution)
 

@@ -27,7 +27,7 @@ def row(cell_id, value, **other):
 
 
 def written(tmp_path, rows):
-    facts = tables.Facts(name="t", floors={"digits:fd_x": {"": 1.5, "_debiased": 0.5, "_low": 0.1, "_high": 0.9}}, machine={"cpu": "some"})
+    facts = tables.Facts(name="t", floors={"digits:fd_x": {"fd_x": 1.5, "fd_x_debiased": 0.5, "fd_x_low": 0.1, "fd_x_high": 0.9}}, machine={"cpu": "some"})
     tables.write(tmp_path, results.frame(rows), ROWS, COLUMNS, facts)
     return (tmp_path / "fid.md").read_text(), (tmp_path / "throughput.md").read_text()
 

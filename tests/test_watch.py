@@ -19,6 +19,7 @@ from tests.test_engine import MATRIX, PLUGIN
 from tests.test_events import plan, stage
 from tests.test_registry import distribution
 
+STEPS = 600                           # of the real run below: some seconds, so that its training is seen while it goes on
 STAGES = [stage("train"), stage("sample", 1), stage("sample", 2)]
 
 
@@ -207,7 +208,7 @@ def test_a_real_run_with_hooks_and_a_tracker_is_watched_from_outside(tmp_path, m
     site = tmp_path / "site"
     distribution(site, "night-pack", "[diffbench]\nhooks = night_watch_hooks\n", {"night_watch_hooks": HOOKS})
     content = MATRIX | {"axes": MATRIX["axes"] | {"conditioning": "film", "scheduler": [{"ddim": {"steps": 2}}, "raising"], "seed": 4711}, "metrics": [],
-                        "train": {"steps": 120, "batch_size": 8}, "run": {"trackers": ["tensorboard"]}}
+                        "train": {"steps": STEPS, "batch_size": 8}, "run": {"trackers": ["tensorboard"]}}
     (tmp_path / "matrix.yaml").write_text(json.dumps(content))
     environment = {**os.environ, "PYTHONPATH": str(site), "DIFFBENCH_HOME": str(shared_folder / "store")}
     run = subprocess.Popen([sys.executable, "-m", "diffbench", "run", "matrix.yaml", "--out", "out", "--device", "cpu", "--plugin", PLUGIN], cwd=tmp_path,
@@ -227,7 +228,7 @@ def test_a_real_run_with_hooks_and_a_tracker_is_watched_from_outside(tmp_path, m
     done = [s["done"] for s in seen]
     assert done == sorted(done) and end["done"] == end["of"] and end["cells"] == {"ok": 1, "failed": 1}
     reports = [r for s in seen for r in s["running"] if r["stage"] == "train" and r["figures"]]
-    assert reports and all(r["figures"]["images_per_second"] > 0 and r["figures"]["loss"] > 0 and r["of"] == 120 for r in reports)
+    assert reports and all(r["figures"]["images_per_second"] > 0 and r["figures"]["loss"] > 0 and r["of"] == STEPS for r in reports)
     assert {s["stage"] for s in end["bad"]} == {"sample"}, "what could not be sampled is not measured"
     for bad in end["bad"]:
         assert bad["reason"].startswith(f"{bad['stage']}: a fault of the sky: RuntimeError: the sky fell [/red] (misbehaving.py:") and bad["reason"] in err
@@ -242,5 +243,5 @@ def test_a_real_run_with_hooks_and_a_tracker_is_watched_from_outside(tmp_path, m
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="the extra diffbench[tensorboard] is not installed")
     (curve,) = (folder / "tensorboard").glob("train-*")
     points = accumulators.EventAccumulator(str(curve)).Reload().Scalars("train/loss")
-    assert points[-1].step == 120 and points[-1].value == pytest.approx(reports[-1]["figures"]["loss"] if reports[-1]["done"] == 120 else points[-1].value)
+    assert points[-1].step == STEPS and points[-1].value == pytest.approx(reports[-1]["figures"]["loss"] if reports[-1]["done"] == STEPS else points[-1].value)
     assert points[-1].value == pytest.approx(json.loads((artefact / "facts.json").read_bytes())["losses"][-1], rel=1e-6)

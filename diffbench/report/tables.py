@@ -137,10 +137,11 @@ def _distance_caption(table: pandas.DataFrame, distance: str, facts: Facts) -> s
     for name, values in facts.floors.items():
         dataset, _, column = name.rpartition(":")
         if column == distance:
-            interval = f"; debiased {values['_debiased']:.3g} ({values['_low']:.3g} to {values['_high']:.3g})" if "_debiased" in values else ""
-            lines.append(f"**Floor**: held-out real images of {dataset}, measured in the same way, are at {values['']:.3g}{interval}.")
+            low, high = values.get(f"{column}_low"), values.get(f"{column}_high")
+            interval = "" if low is None else f"; debiased {values[f'{column}_debiased']:.3g} ({low:.3g} to {high:.3g})"
+            lines.append(f"**Floor**: held-out real images of {dataset}, measured in the same way, are at {values[column]:.3g}{interval}.")
         elif column == "class_accuracy":
-            lines.append(f"The judge of class accuracy puts {100 * values['']:.1f} % of held-out real images of {dataset} in their class.")
+            lines.append(f"The judge of class accuracy puts {100 * values[column]:.1f} % of held-out real images of {dataset} in their class.")
     return "\n\n".join(lines)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from diffbench.stages import STAGES, Context
+from diffbench.context import Context
+from diffbench.stages import STAGES
 
 PATIENCE = 300.0                      # seconds: nothing of this is meant to last, should the suite be killed
 

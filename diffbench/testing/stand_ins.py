@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffbench.contracts import Component, Dataset, NoiseSchedule, Scheduler, Spacing
+from diffbench.contracts import Component, NoiseSchedule, Scheduler, Spacing
+from diffbench.evaluation import Dataset
 from diffbench.matrix import Cell
 from diffbench.registry import Registry
 from diffbench.settings import Sample, Train

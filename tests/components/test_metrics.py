@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from diffbench import DataError, Diverged, Evidence, Split, frechet_distance
+from diffbench import DataError, Diverged, Evidence, Real, Split, frechet_distance
+from diffbench.judging import as_columns
 from tests.conftest import REGISTRY, all_of
 from tests.test_classifier import digits
 
@@ -37,15 +38,19 @@ def blurred(images):
 
 
 def only(evidence: Evidence, rows) -> Evidence:
-    return Evidence(**{name: value[rows] for name, value in vars(evidence).items()})
+    return Evidence(**{name: None if value is None else value[rows] for name, value in vars(evidence).items()})
+
+
+def distances(generated: Evidence, reference: Evidence) -> dict[str, float]:
+    return as_columns(FID.measure(generated, Real(reference=reference, held_out=reference)))["values"]
 
 
 def test_the_distance_grows_with_noise_and_is_small_for_held_out_images():
     held_out, reference = digits()[0]["held_out"], real("reference")
-    values = [FID.measure(seen(noisy(held_out.images, amount), held_out.labels), reference) for amount in (0.0, 0.1, 0.2, 0.4, 0.8)]
+    values = [distances(seen(noisy(held_out.images, amount), held_out.labels), reference) for amount in (0.0, 0.1, 0.2, 0.4, 0.8)]
     for column in ("", "_debiased"):
         assert sorted(v[column] for v in values) == [v[column] for v in values]
-    damaged = FID.measure(seen(blurred(held_out.images), held_out.labels), reference)
+    damaged = distances(seen(blurred(held_out.images), held_out.labels), reference)
     assert damaged["_low"] > 5 * values[0][""]
     assert values[0]["_debiased"] < values[0][""]
 
@@ -53,11 +58,11 @@ def test_the_distance_grows_with_noise_and_is_small_for_held_out_images():
 def test_a_missing_class_is_seen():
     held_out, reference = real("held_out"), real("reference")
     part = only(held_out, held_out.labels != 3)
-    assert FID.measure(part, reference)[""] > 1.2 * FID.measure(held_out, reference)[""]
+    assert distances(part, reference)[""] > 1.2 * distances(held_out, reference)[""]
 
 
 def test_the_interval_belongs_to_the_debiased_value():
-    values = FID.measure(real("held_out"), real("reference"))
+    values = distances(real("held_out"), real("reference"))
     assert set(values) == {"", "_debiased", "_low", "_high"}
     assert values["_low"] < values["_debiased"] < values["_high"]
     assert values["_low"] + values["_high"] == pytest.approx(2 * values["_debiased"])
@@ -66,7 +71,7 @@ def test_the_interval_belongs_to_the_debiased_value():
 
 def test_samples_without_labels_have_a_distance_too():
     held_out = real("held_out")
-    values = FID.measure(Evidence(images=held_out.images, labels=None, features=held_out.features, predicted=None), real("reference"))
+    values = distances(Evidence(images=held_out.images, labels=None, features=held_out.features, predicted=None), real("reference"))
     assert values["_low"] < values["_debiased"] < values["_high"]
 
 
@@ -85,7 +90,7 @@ def test_the_interval_covers_the_truth_however_the_classes_came(asked):
     for _ in range(60):
         labels = torch.arange(600) % 10 if asked == "in turn" else torch.randint(0, 10, (600,), generator=generator)
         features = centres[labels] + normal(600, d)
-        found.append(FID.measure(Evidence(images=None, labels=labels, features=features, predicted=None), reference))
+        found.append(distances(Evidence(images=None, labels=labels, features=features, predicted=None), reference))
     debiased = torch.tensor([f["_debiased"] for f in found])
     assert abs(float(debiased.mean()) - truth) < 4 * float(debiased.std()) / 60**0.5
     assert sum(f["_low"] <= truth <= f["_high"] for f in found) >= 51
@@ -93,7 +98,7 @@ def test_the_interval_covers_the_truth_however_the_classes_came(asked):
 
 @pytest.mark.parametrize("count", [2, 39, 40])
 def test_few_samples_have_a_distance_and_from_forty_on_an_interval(count):
-    values = FID.measure(only(real("held_out"), slice(count)), real("reference"))
+    values = distances(only(real("held_out"), slice(count)), real("reference"))
     assert values[""] > 0
     assert set(values) == ({""} if count < 40 else {"", "_debiased", "_low", "_high"})
     assert all(torch.tensor(list(values.values())).isfinite())
@@ -104,7 +109,7 @@ def test_features_that_are_not_finite_are_refused():
     features = held_out.features.clone()
     features[0, 0] = float("nan")
     with pytest.raises(Diverged):
-        FID.measure(Evidence(images=held_out.images, labels=None, features=features, predicted=None), real("reference"))
+        distances(Evidence(images=held_out.images, labels=None, features=features, predicted=None), real("reference"))
 
 
 def test_the_column_is_named_after_the_features():
@@ -114,7 +119,8 @@ def test_the_column_is_named_after_the_features():
 
 @pytest.mark.parametrize("metric", all_of("metric"))
 def test_a_metric_gives_finite_numbers_and_its_interval_in_order(metric):
-    values = metric.measure(real("held_out"), real("reference"))
+    splits = Real(reference=real("reference"), held_out=real("held_out"), train=real("train"))
+    values = as_columns(metric.measure(real("held_out"), splits))["values"]
     assert "" in values and all(isinstance(v, float) for v in values.values())
     assert all(torch.tensor(list(values.values())).isfinite())
     assert values.get("_low", 0.0) <= values.get("_high", 0.0)

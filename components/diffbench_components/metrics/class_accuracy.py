@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from diffbench import DataError, Evidence, Metric
+from diffbench import DataError, Evidence, Jackknife, Real, SampleMetric
 
 if TYPE_CHECKING:
     from diffbench import Cell
@@ -14,7 +14,7 @@ Z = 1.959963984540054                 # standard normal, 97.5 %
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassAccuracy(Metric):
+class ClassAccuracy(SampleMetric):
     """Share of images that the judge, a classifier used for nothing else, assigns to the label asked for, in [0, 1].
 
     "": the share k/n. "_low", "_high": Wilson's 95 % interval, which stays in [0, 1] and has width at k = 0 and k = n.
@@ -33,7 +33,7 @@ class ClassAccuracy(Metric):
             return f"class_accuracy needs a class that was asked for; under {cell.conditioning.component_name()} the network is told none"
         return None
 
-    def measure(self, generated: Evidence, reference: Evidence) -> dict[str, float]:
+    def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
         if generated.labels is None or generated.predicted is None or not len(generated.labels):
             raise DataError("class_accuracy needs labels and what the judge sees, of at least one image")
         low, high = wilson(int((generated.predicted == generated.labels).sum()), len(generated.labels))

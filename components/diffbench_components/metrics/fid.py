@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffbench import Evidence, Extractor, Metric, frechet_distance, jackknife_blocks
+from diffbench import Evidence, Extractor, Jackknife, Real, SampleMetric, frechet_distance, jackknife_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,7 @@ FEWEST_FOR_AN_INTERVAL = 40           # two samples in each of twenty blocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fid(Metric):
+class Fid(SampleMetric):
     """Fréchet distance of features; the column is `fid` only on Inception-v3 in its published weights, else `fd_<extractor>`.
 
     "": the conventional, biased value, >= 0, unit: features squared. "_debiased": the same without the bias of N generated
@@ -30,13 +30,12 @@ class Fid(Metric):
     def column(self, extractor: Extractor) -> str:
         return extractor.distance_column
 
-    def measure(self, generated: Evidence, reference: Evidence) -> dict[str, float]:
-        count = len(generated.features)
+    def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
+        count, target = len(generated.features), real.reference.features
         if count < FEWEST_FOR_AN_INTERVAL:
-            return {"": frechet_distance(generated.features, reference.features)}
+            return {"": frechet_distance(generated.features, target)}
         labels = generated.labels if _by_design(generated.labels) else None
-        distance = frechet_distance(generated.features, reference.features, jackknife_blocks(count, labels))
-        return {"": distance.value, "_debiased": distance.debiased, "_low": distance.low, "_high": distance.high}
+        return {"": frechet_distance(generated.features, target, jackknife_blocks(count, labels))}
 
 
 def _by_design(labels: Tensor | None) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffbench.contracts import Backbone, Dataset
+from diffbench.contracts import Backbone
+from diffbench.evaluation import Dataset
 from diffbench.registry import Registry
 from diffbench.testing.conformance import NotApplicable
 from diffbench.testing.stand_ins import StandInImages, cell_with

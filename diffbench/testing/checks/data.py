@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffbench.contracts import Dataset, Extractor, Metric
 from diffbench.errors import DataError
+from diffbench.evaluation import Dataset, Extractor, SampleMetric
+from diffbench.judging import as_columns
 from diffbench.registry import Registry
 from diffbench.testing.conformance import NotApplicable
 from diffbench.testing.stand_ins import StandInImages, cell_with
-from diffbench.values import Evidence, Split
+from diffbench.values import Evidence, Real, Split
 
 Checks = Iterator[tuple[str, Callable[[], Any]]]
 CPU = torch.device("cpu")
@@ -104,7 +105,7 @@ def _seeded(registry: Registry, extractor: Extractor) -> None:
     assert torch.equal(extractor.features(first, images, CPU), extractor.features(second, images, CPU)), "two fits of one seed differ"
 
 
-def metric_checks(registry: Registry, metric: Metric) -> Checks:
+def metric_checks(registry: Registry, metric: SampleMetric) -> Checks:
     """Named finite numbers, better for the same images than for others."""
     yield "gives finite numbers, the main one without a suffix", partial(_numbers, metric)
     yield "finds other images worse than the same", partial(_orders, metric)
@@ -120,13 +121,17 @@ def _evidence(shift: float = 0.0) -> Evidence:
     return Evidence(images=images, labels=labels, features=features, predicted=torch.where(wrong, (labels + 1) % 10, labels))
 
 
-def _numbers(metric: Metric) -> None:
-    values = metric.measure(_evidence(1.0), _evidence())
+def _real() -> Real:
+    return Real(reference=_evidence(), held_out=_evidence(), train=_evidence())
+
+
+def _numbers(metric: SampleMetric) -> None:
+    values = as_columns(metric.measure(_evidence(1.0), _real()))["values"]
     assert "" in values, f"its numbers are {', '.join(map(repr, values))}: the main one has no suffix"
     assert all(isinstance(v, float) and math.isfinite(v) for v in values.values()), f"its numbers are {values}"
 
 
-def _orders(metric: Metric) -> None:
-    same, other = (metric.measure(_evidence(shift), _evidence())[""] for shift in (0.0, 5.0))
+def _orders(metric: SampleMetric) -> None:
+    same, other = (as_columns(metric.measure(_evidence(shift), _real()))["values"][""] for shift in (0.0, 5.0))
     assert (other < same) == metric.higher_is_better and other != same, f"the same images have {same:.4g}, shifted ones {other:.4g}"
 

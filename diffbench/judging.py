@@ -1,0 +1,89 @@
+"""The stages that judge images: extractor and judge, what they see, and the metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from diffbench.classifier import Classifier, fit_classifier
+from diffbench.context import Context, Files, as_json
+from diffbench.errors import Diverged
+from diffbench.evaluation import Dataset
+from diffbench.uncertainty import Jackknife
+from diffbench.values import Evidence, Real, Split
+
+
+def extractor(context: Context) -> Files:
+    """The weights of the feature extractor, fitted to the training split."""
+    weights, facts = context.component("extractor").fit(_split(context, "train"), context.task["seed"], context.device, context.progress)
+    return {"weights.safetensors": safetensors.torch.save(weights), "facts.json": as_json(facts)}
+
+
+def classifier(context: Context) -> Files:
+    """The judge: a classifier used for nothing but class accuracy."""
+    dataset: Dataset = context.component("dataset")
+    splits = dataset.load()
+    model, facts = fit_classifier(splits["train"].images, splits["train"].labels, dataset.classes, seed=context.task["seed"], device=context.device,
+                                  progress=context.progress)
+    held_out = splits["held_out"]
+    facts = facts | {"held_out_accuracy": float((model.predict(held_out.images, context.device) == held_out.labels).double().mean())}
+    return {"weights.safetensors": safetensors.torch.save(model.weights()), "facts.json": as_json(facts)}
+
+
+def reference(context: Context) -> Files:
+    """What extractor and judge see in the reference and in the held-out split, and in the training split where a metric asks for it."""
+    splits = context.component("dataset").load()
+    names = ("reference", "held_out", "train") if context.task["needs_training"] else ("reference", "held_out")
+    files = {f"{name}.safetensors": safetensors.torch.save(_seen(context, splits[name].images, splits[name].labels)) for name in names}
+    return files | {"facts.json": as_json({f"{name}_count": len(splits[name].images) for name in names})}
+
+
+def features(context: Context) -> Files:
+    """What extractor and judge see in the samples of a cell."""
+    samples = context.tensors("sample", "images.safetensors")
+    seen = _seen(context, samples["images"], samples.get("labels"))
+    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": as_json({"feature_count": seen["features"].shape[1]})}
+
+
+def evaluate(context: Context) -> Files:
+    """One metric of one set of images; of held-out real images where no samples are given, which is the floor."""
+    metric = context.component("metric")
+    names = ("reference", "held_out", "train") if metric.needs_training else ("reference", "held_out")
+    real = Real(**{name: _evidence(context.tensors("reference", f"{name}.safetensors")) for name in names})
+    generated = _evidence(context.tensors("features", "seen.safetensors")) if "features" in context.parents else real.held_out
+    return {"values.json": as_json(as_columns(metric.measure(generated, real)))}
+
+
+def as_columns(measured: dict[str, float | Jackknife]) -> dict[str, dict[str, Any]]:
+    """`values`: numbers by name, four for each jackknife; `left_out`: the 20 values of each jackknife, by the name of its value."""
+    values: dict[str, float] = {}
+    for name, number in measured.items():
+        if isinstance(number, Jackknife):
+            values |= {name: number.value, f"{name}_debiased": number.debiased, f"{name}_low": number.low, f"{name}_high": number.high}
+        else:
+            values[name] = number
+    return {"values": values, "left_out": {name: list(j.left_out) for name, j in measured.items() if isinstance(j, Jackknife)}}
+
+
+def _split(context: Context, name: str) -> Split:
+    return context.component("dataset").load()[name]
+
+
+def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+    """Features and judgement of a set of images, checked finite."""
+    weights = context.tensors("extractor", "weights.safetensors")
+    seen = {"images": images, "features": context.component("extractor").features(weights, images, context.device).contiguous()}
+    if not seen["features"].isfinite().all():
+        raise Diverged("the extractor's features are not finite")
+    if labels is not None:
+        seen["labels"] = labels
+    if "classifier" in context.parents:
+        judge = Classifier.from_weights(context.tensors("classifier", "weights.safetensors"))
+        seen["predicted"] = judge.predict(images, context.device)
+    return seen
+
+
+def _evidence(seen: dict[str, Tensor]) -> Evidence:
+    return Evidence(images=seen["images"], labels=seen.get("labels"), features=seen["features"], predicted=seen.get("predicted"), logits=seen.get("logits"))
