@@ -25,7 +25,8 @@ CODE = {
     "train": (*_NETWORK, "checkpoints", "parallel", "splits"),
     "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
     "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "speed", "timing"),
-    "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"), "extractor": ("classifier", "evaluation", "judging", "splits"),
+    "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"),
+    "extractor": ("classifier", "evaluation", "judging", "splits"),
     "reference": ("classifier", "judging", "splits"), "features": ("classifier", "judging"), "evaluate": ("evaluation", "frechet", "judging", "uncertainty"),
 }
 JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
