@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffbench import interrupts, tracking
+from diffbench import finished, interrupts, tracking
 from diffbench import matrix as matrices
 from diffbench.claims import Claims, sweep
 from diffbench.engine import Engine, Watcher
@@ -89,14 +89,17 @@ def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = Non
                                 check=check)
                 log.run_started(made)
                 observers.run_started(made)
-                rows.start()
+                made_of = finished.made_of(folder, made.device)
+                rows.start(kept=finished.records(folder, made_of))
                 try:
                     engine.find_done()
                     log.flush()
                     on_ready(engine)
                     engine.run()
                 finally:
-                    _report(made, store, engine, rows, folder)
+                    if rows.are_changed:
+                        _report(made, store, engine, rows, folder)
+                        finished.note(folder, made_of)
                     observers.run_finished(rows.counts())
                 log.run_finished(rows.counts())
     found = sum(o.cached for o in engine.outcomes.values())

@@ -44,6 +44,8 @@ class Rows:
         self.plan, self.store, self.folder, self.facts, self.listeners = plan, store, folder, facts, list(listeners)
         self.outcomes: dict[str, Outcome] = {}
         self.written: dict[str, dict[str, Any]] = {}
+        self.kept: dict[str, dict[str, Any]] = {}         # rows of an earlier run, which stand where every stage is found done
+        self.are_changed = False                          # whether the folder is not as that run left it
         self.users: dict[str, list[CellPlan]] = {}
         self.varying = varying_options(plan)
         self.read: dict[tuple[str, str, str], Any] = {}   # what stages say, many of which serve many cells
@@ -51,16 +53,19 @@ class Rows:
             for key in planned.stages.values():
                 self.users.setdefault(key, []).append(planned)
 
-    def start(self) -> None:
-        """Writes the rows that need no work: skipped cells."""
+    def start(self, kept: dict[str, dict[str, Any]] | None = None) -> None:
+        """Writes the rows that need no work: skipped cells. kept: rows of an earlier run of this plan whose files are all as it left them."""
+        self.kept, self.are_changed = kept or {}, not kept
         (self.folder / RECORDS).mkdir(parents=True, exist_ok=True)
         wanted = {f"{planned.cell_id}.json" for planned in self.plan.cells}
         for stale in (self.folder / RECORDS).glob("*.json"):
             if stale.name not in wanted:                  # of cells that are no longer in the matrix
                 stale.unlink()
+                self.are_changed = True
         for planned in self.plan.cells:
             if planned.skipped is not None:
-                self._write(planned, {"status": "skipped", "reason": planned.skipped})
+                kept = self.kept.get(planned.cell_id)
+                self._tell(kept) if kept is not None else self._write(planned, {"status": "skipped", "reason": planned.skipped})
 
     def started(self, stage: Stage) -> None:
         """Nothing to do."""
@@ -74,9 +79,14 @@ class Rows:
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         """Writes the rows this stage was the last one of."""
         self.outcomes[stage.key] = outcome
+        self.are_changed |= not outcome.cached
         for planned in self.users.get(stage.key, []):
             if planned.cell_id not in self.written and all(key in self.outcomes for key in planned.stages.values()):
-                self._write(planned, self._measured(planned))
+                kept = self.kept.get(planned.cell_id)
+                if kept is not None and all(self.outcomes[key].cached for key in planned.stages.values()):
+                    self._tell(kept)
+                else:
+                    self._write(planned, self._measured(planned))
 
     def counts(self) -> dict[str, int]:
         """Cells by status, of those that have their row."""
@@ -92,7 +102,11 @@ class Rows:
             row = before
         else:
             write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
-        self.written[planned.cell_id] = row
+        self.are_changed = True
+        self._tell(row)
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        self.written[row["cell_id"]] = row
         for told in self.listeners:
             told(row)
 

@@ -7,7 +7,9 @@ import filelock
 import pytest
 
 import diffbench
+from diffbench import finished as finished_runs
 from diffbench.store import Store
+from tests.runs import files
 
 PLUGIN = str(Path(__file__).with_name("misbehaving.py"))
 MATRIX = {
@@ -93,6 +95,32 @@ def test_the_same_line_again_does_nothing_again_and_changes_no_number(finished):
     again = run(folder, MATRIX)
     assert again.stages_run == 0 and again.stages_found == done.stages_run + done.stages_found
     assert diffbench.load(folder / "out").drop(columns=["started_at"]).equals(before)
+
+
+def results(folder):
+    """What is made of rows, by name: content and when it was written."""
+    return {name: (content, (folder / name).stat().st_mtime_ns) for name, content in files(folder).items()
+            if not name.startswith("events/") and name not in finished_runs.NOT_MADE}
+
+
+def test_a_folder_of_results_that_is_as_it_was_left_is_not_written_again_and_one_that_is_not_is_mended(finished):
+    folder, _ = finished
+    run(folder, MATRIX)
+    before = results(folder / "out")
+    assert {"fid.md", "results.parquet"} < set(before) and run(folder, MATRIX).counts == {"ok": 4}
+    assert results(folder / "out") == before
+    record, table = next(name for name in before if name.startswith("cells/")), diffbench.load(folder / "out").drop(columns=["started_at"])
+    for name, damage in (("fid.md", None), (record, b'"status": "failed"'), ("results.csv", b""), (finished_runs.FILE, b"[]")):
+        path = folder / "out" / name
+        if damage is None:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes().replace(b'"status": "ok"', damage) if damage.startswith(b'"') else damage)
+        assert run(folder, MATRIX).counts == {"ok": 4}
+        after = results(folder / "out")
+        assert set(after) == set(before) and after["fid.md"][0] == before["fid.md"][0], name
+        assert diffbench.load(folder / "out").drop(columns=["started_at"]).equals(table), "a row that was mended is of the run that mended it"
+        assert diffbench.load(folder / "out" / "results.csv")["cell_id"].tolist() == table["cell_id"].tolist()
 
 
 def test_a_damaged_artefact_is_rebuilt_to_the_same_table(tmp_path):
