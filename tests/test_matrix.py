@@ -196,6 +196,7 @@ def test_every_mistake_at_once_with_line_column_and_what_would_work(tmp_path):
     (HEAD.replace("[fid]", "fid"), "metrics is a list of names"),
     (HEAD + "1: 2\n", "a key must be text, got 1"),
     (HEAD + "axes: {scheduler: ddim, backbone: unet}\nthroughput: {repeats: 1}\n", "repeats must be an integer >= 3, got 1"),
+    (HEAD + "axes: {scheduler: ddim, backbone: unet}\nrun: {trackers: [tensorboard, wandbb]}\n", "run.trackers[1]: no tracker named 'wandbb'. Known: tensorboard"),
 ])
 def test_bad_files_get_one_clear_sentence(tmp_path, text, said):
     start = time.monotonic()
