@@ -25,7 +25,7 @@ _HOMES = {
     "diffbench.hookspecs": ("hookimpl",),
     "diffbench.sampling": ("sample", "trajectory"),
     "diffbench.classifier": ("Classifier", "fit_classifier"),
-    "diffbench.frechet": ("frechet_distance",),
+    "diffbench.frechet": ("Moments", "frechet_distance", "moments"),
     "diffbench.uncertainty": ("Jackknife", "jackknife", "jackknife_blocks"),
     "diffbench.splits": ("split_indices",),
     "diffbench.matrix": ("Cell",),

@@ -11,6 +11,7 @@ from diffbench.classifier import Classifier, fit_classifier
 from diffbench.context import Context, Files, as_json
 from diffbench.errors import Diverged
 from diffbench.evaluation import Dataset
+from diffbench.frechet import Moments, moments
 from diffbench.uncertainty import Jackknife
 from diffbench.values import Evidence, Real, Split
 
@@ -36,7 +37,10 @@ def reference(context: Context) -> Files:
     """What extractor and judge see in the reference and in the held-out split, and in the training split where a metric asks for it."""
     splits = context.component("dataset").load()
     names = ("reference", "held_out", "train") if context.task["needs_training"] else ("reference", "held_out")
-    files = {f"{name}.safetensors": safetensors.torch.save(_seen(context, splits[name].images, splits[name].labels)) for name in names}
+    seen = {name: _seen(context, splits[name].images, splits[name].labels) for name in names}
+    mean, root = moments(seen["reference"]["features"])
+    seen["reference"] |= {"mean": mean, "root": root.contiguous()}                 # once, for every cell that is compared with it
+    files = {f"{name}.safetensors": safetensors.torch.save(tensors) for name, tensors in seen.items()}
     return files | {"facts.json": as_json({f"{name}_count": len(splits[name].images) for name in names})}
 
 
@@ -86,4 +90,5 @@ def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, 
 
 
 def _evidence(seen: dict[str, Tensor]) -> Evidence:
-    return Evidence(images=seen["images"], labels=seen.get("labels"), features=seen["features"], predicted=seen.get("predicted"), logits=seen.get("logits"))
+    return Evidence(images=seen["images"], labels=seen.get("labels"), features=seen["features"], predicted=seen.get("predicted"), logits=seen.get("logits"),
+                    moments=Moments(seen["mean"], seen["root"]) if "mean" in seen else None)

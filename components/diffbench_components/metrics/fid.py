@@ -31,7 +31,7 @@ class Fid(SampleMetric):
         return extractor.distance_column
 
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
-        count, target = len(generated.features), real.reference.features
+        count, target = len(generated.features), real.reference.moments or real.reference.features
         if count < FEWEST_FOR_AN_INTERVAL:
             return {"": frechet_distance(generated.features, target)}
         labels = generated.labels if _by_design(generated.labels) else None
