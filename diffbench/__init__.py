@@ -26,7 +26,7 @@ _HOMES = {
     "diffbench.sampling": ("sample", "trajectory"),
     "diffbench.classifier": ("Classifier", "fit_classifier"),
     "diffbench.frechet": ("Moments", "frechet_distance", "moments"),
-    "diffbench.uncertainty": ("Jackknife", "jackknife", "jackknife_blocks"),
+    "diffbench.uncertainty": ("Jackknife", "blocks_of", "jackknife", "jackknife_blocks", "jackknifed", "jackknifed_mean"),
     "diffbench.splits": ("split_indices",),
     "diffbench.matrix": ("Cell",),
     "diffbench.api": ("plan", "run"),

@@ -23,7 +23,7 @@ from diffbench.machine import environment, git_commit
 from diffbench.observers import Observers
 from diffbench.planning import Plan, describe_cell
 from diffbench.registry import Registry, load_registry
-from diffbench.results import Rows, floors, write_tables
+from diffbench.results import Rows, of_real_images, write_tables
 from diffbench.specs import label
 from diffbench.store import Store, write_atomically
 
@@ -133,7 +133,8 @@ def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) 
     if not rows.written:
         return
     table = write_tables(folder)
-    facts = tables.Facts(name=made.matrix.name, floors=floors(made, store, engine), machine=environment(made.device)["machine"])
+    facts = tables.Facts(name=made.matrix.name, floors=of_real_images(made.floors, store, engine), copies=of_real_images(made.copies, store, engine),
+                         machine=environment(made.device)["machine"])
     tables.write(folder, table, made.matrix.report.rows, made.matrix.report.columns, facts)
     for planned in made.cells:
         outcome = engine.outcomes.get(planned.stages.get("sample", ""))

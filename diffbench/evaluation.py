@@ -53,9 +53,14 @@ class Extractor(Component):
     kind = "extractor"
 
     @property
+    def column_suffix(self) -> str:
+        """What a column of a distance on these features ends in: nothing for Inception-v3 in its published weights and nothing else."""
+        return f"_{self.component_name()}"
+
+    @property
     def distance_column(self) -> str:
-        """Name of the Fréchet distance on these features; only Inception-v3 in its published weights may call it `fid`."""
-        return f"fd_{self.component_name()}"
+        """Name of the Fréchet distance: `fid` for Inception-v3 in its published weights, else `fd_<extractor>`."""
+        return f"fd{self.column_suffix}" if self.column_suffix else "fid"
 
     @abstractmethod
     def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -84,6 +89,7 @@ class SampleMetric(Metric):
     looks_at = "samples"
     needs_judge: ClassVar[bool] = False               # reads Evidence.predicted
     needs_training: ClassVar[bool] = False            # reads Real.train
+    prefers_copies: ClassVar[bool] = False            # is at its best for copies of real images: `memorisation` is then measured too
 
     @abstractmethod
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:

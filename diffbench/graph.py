@@ -17,7 +17,7 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 2, "evaluate": 2, "throughput": 2}
+VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 2, "evaluate": 3, "throughput": 2}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
 _NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
@@ -130,11 +130,17 @@ class _Builder:
             task = {"metric": self.names.describe(metric)} | self._work(cell.sample.count, cell.dataset, extractor, metric)
             stages[f"evaluate:{column}"] = self._add("evaluate", {"features": features, **measured}, task,
                                                      {"features": features, "reference": reference}, f"{column} of {shown}")
-            floor = self._once(lambda measured=measured, task=task, column=column: self._add(
-                "evaluate", {"features": "held_out", **measured}, task, {"reference": reference}, f"{column} of held-out real images"),
-                "floor", cell.dataset, metric, reference)
-            self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = floor
+            name = f"{self.names.label(cell.dataset)}:{column}"
+            self.plan.floors[name] = self._floor("held_out", "held-out real images", cell, metric, column, measured, task)
+            if metric.prefers_copies and needs["needs_training"]:
+                measured |= {"count": cell.sample.count}
+                self.plan.copies[name] = self._floor("train", "training images", cell, metric, column, measured, task | {"count": cell.sample.count})
         return stages
+
+    def _floor(self, split: str, what: str, cell: Cell, metric: Any, column: str, measured: dict[str, Any], task: dict[str, Any]) -> str:
+        """A metric of real images in place of generated ones."""
+        return self._once(lambda: self._add("evaluate", {"features": split, **measured}, task | {"split": split}, {"reference": measured["reference"]},
+                                            f"{column} of {what}"), split, cell.dataset, metric, measured["reference"], task.get("count"))
 
     def _reference(self, cell: Cell, needs_judge: bool, needs_training: bool) -> tuple[dict[str, str], str, dict[str, Any]]:
         """Extractor and, where a metric needs one, judge; what they see in the real images; the task that names both."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from diffbench.classifier import Classifier, fit_classifier
@@ -52,11 +53,15 @@ def features(context: Context) -> Files:
 
 
 def evaluate(context: Context) -> Files:
-    """One metric of one set of images; of held-out real images where no samples are given, which is the floor."""
+    """One metric of one set of images; of a split of real ones where no samples are given: the floor, and what copies would have."""
     metric = context.component("metric")
     names = ("reference", "held_out", "train") if metric.needs_training else ("reference", "held_out")
     real = Real(**{name: _evidence(context.tensors("reference", f"{name}.safetensors")) for name in names})
-    generated = _evidence(context.tensors("features", "seen.safetensors")) if "features" in context.parents else real.held_out
+    if "features" in context.parents:
+        generated = _evidence(context.tensors("features", "seen.safetensors"))
+    else:
+        generated = getattr(real, context.task["split"]) if context.task["split"] in names else _evidence(context.tensors("reference", "train.safetensors"))
+        generated = some_of(generated, context.task.get("count"))
     return {"values.json": as_json(as_columns(metric.measure(generated, real)))}
 
 
@@ -87,6 +92,15 @@ def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, 
         judge = Classifier.from_weights(context.tensors("classifier", "weights.safetensors"))
         seen["predicted"] = judge.predict(images, context.device)
     return seen
+
+
+def some_of(evidence: Evidence, count: int | None) -> Evidence:
+    """So many images of a split, each class in proportion; all of them where `count` is None or larger."""
+    if count is None or count >= len(evidence.images):
+        return evidence
+    order = torch.arange(len(evidence.images)) if evidence.labels is None else evidence.labels.argsort(stable=True)
+    chosen = order[torch.arange(count) * len(order) // count]
+    return Evidence(**{name: None if value is None or name == "moments" else value[chosen] for name, value in vars(evidence).items()})
 
 
 def _evidence(seen: dict[str, Tensor]) -> Evidence:

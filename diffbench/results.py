@@ -293,9 +293,9 @@ def csv_of(table: pandas.DataFrame) -> bytes:
     return safe.to_csv(index=False).encode()
 
 
-def floors(plan: Plan, store: Store, engine: Engine) -> dict[str, dict[str, float]]:
-    """The columns of each metric for held-out real images, by 'dataset:column'."""
-    return {name: columns_of(name.rpartition(":")[2], store.read_json("evaluate", key, "values.json")["values"]) for name, key in plan.floors.items()
+def of_real_images(stages: dict[str, str], store: Store, engine: Engine) -> dict[str, dict[str, float]]:
+    """The columns of each metric for a split of real images, by 'dataset:column'; stages: `floors` or `copies` of a plan."""
+    return {name: columns_of(name.rpartition(":")[2], store.read_json("evaluate", key, "values.json")["values"]) for name, key in stages.items()
             if engine.outcomes.get(key, Outcome(status="blocked")).status == "ok"}
 
 

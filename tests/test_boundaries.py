@@ -78,7 +78,7 @@ def test_every_component_file_has_an_entry_point_of_its_name():
             assert target.partition(":")[0].rpartition(".")[2] == name, f"{group}: the file of {name} carries its name"
     helpers = {f"diffbench_components.{name}" for name in (
         "backbones.attention", "backbones.embeddings", "backbones.pyramid", "conditionings.labels", "conditionings.tokens", "conditionings.wrapper",
-        "datasets.decoding", "datasets.published", "noise_schedules.exploding", "objectives.bound", "objectives.regression",
+        "datasets.decoding", "datasets.published", "metrics.features", "noise_schedules.exploding", "objectives.bound", "objectives.regression",
         "schedulers.slopes", "spacings.noise_levels")}
     modules = {".".join(p.relative_to(ROOT / "components").with_suffix("").parts) for p in COMPONENTS if p.name != "__init__.py"}
     assert modules - helpers == targets
