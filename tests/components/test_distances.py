@@ -97,6 +97,19 @@ def test_prdc_on_lines_of_points_has_the_values_one_counts():
     assert half[""] == 0.5 and half["density"] == pytest.approx(5 * 2 / 10) and half["coverage"] == 0.6, "0.25 to 4.25 lie in two balls each, of 0 to 5"
 
 
+@pytest.mark.parametrize("spread", [1.0, 0.0])
+def test_prdc_without_a_block_is_prdc_of_the_others(spread):
+    """spread 0: blocks lie far apart, so that the neighbours of a sample are all in its own block."""
+    blocks = jackknife_blocks(203)
+    x, y, prdc = normal(0, 203, 3), normal(1, 120, 3) + 0.2, REGISTRY.create("metric", "prdc", k=4)
+    if not spread:
+        x = x + 50 * blocks[:, None]
+    found = prdc.measure(of(x), real(y))
+    for name, jackknifed in found.items():
+        direct = [values(prdc, x[blocks != j], y)[name] for j in range(20)]
+        assert jackknifed.left_out == pytest.approx(direct, abs=1e-12), name
+
+
 def test_collapse_is_precise_and_covers_nothing():
     y, x = normal(0, 500, 4), (0.01 * normal(1, 500, 4))
     found = values(REGISTRY.create("metric", "prdc"), x, y)

@@ -43,18 +43,8 @@ class Prdc(SampleMetric):
             raise DataError(f"balls that reach to neighbour {self.k} need more than {self.k} samples in a set, got {len(x)} generated and {len(y)} real ones")
         blocks = blocks_of(generated)
         inside, held = _balls_of_reference(x, y, self.k, blocks)
-        return {"": jackknifed_mean(inside > 0, blocks), "recall": self._recall(x, y, blocks), "density": jackknifed_mean(inside.double() / self.k, blocks),
+        return {"": jackknifed_mean(inside > 0, blocks), "recall": _recall(x, y, self.k, blocks), "density": jackknifed_mean(inside.double() / self.k, blocks),
                 "coverage": _share_without(held, blocks)}
-
-    def _recall(self, x: Tensor, y: Tensor, blocks: Tensor | None) -> float | Jackknife:
-        everything = torch.ones(len(x), dtype=torch.bool)
-        value = _reached(x, y, self.k, everything)
-        if blocks is None:
-            return value
-        if int((blocks == 0).sum()) + self.k >= len(x):
-            return value                                          # without a block there would be no k-th neighbour
-        left_out = torch.tensor([_reached(x, y, self.k, blocks != j) for j in range(BLOCKS)], dtype=torch.float64)
-        return jackknife(value, left_out, is_biased=False)
 
 
 def _balls_of_reference(x: Tensor, y: Tensor, k: int, blocks: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -80,8 +70,36 @@ def _share_without(holds: Tensor, blocks: Tensor | None) -> float | Jackknife:
     return jackknife(value, others.double().mean(0), is_biased=False)
 
 
-def _reached(x: Tensor, y: Tensor, k: int, kept: Tensor) -> float:
-    """Share of y inside some ball of those x that are kept."""
-    x = x[kept]
-    radius = nearest(x, x, k, is_same=True)[0][:, -1]
-    return sum(int((distances(part, x) <= radius).any(1).sum()) for _, part in in_rows(y, len(x))) / len(y)
+def _recall(x: Tensor, y: Tensor, k: int, blocks: Tensor | None) -> float | Jackknife:
+    """Share of y inside some ball of x; without a block the balls of the others reach farther."""
+    radius = nearest(x, x, k, is_same=True)[0][:, -1:].T          # [1, N]
+    if blocks is None or len(x) - int(blocks.bincount().max()) <= k:
+        return float(_reached(x, y, radius)[0])                   # without a block there would be no k-th neighbour
+    shares = _reached(x, y, torch.cat([radius, _radii_without(x, k, blocks)]))
+    return jackknife(float(shares[0]), shares[1:], is_biased=False)
+
+
+def _radii_without(x: Tensor, k: int, blocks: Tensor) -> Tensor:
+    """The distance of each x to its k-th neighbour outside of each block, [20, N]; below 0, which no distance is, for those in the block."""
+    spare = min(len(x) - 1, 2 * k + 10)
+    d, which = nearest(x, x, spare, is_same=True)                 # [N, spare]
+    radii = torch.full((BLOCKS, len(x)), -1.0, dtype=torch.float64)
+    for j in range(BLOCKS):
+        outside = blocks[which] != j
+        place = (outside.cumsum(1) == k).long().argmax(1)         # of the k-th neighbour that is left
+        radii[j] = d.gather(1, place[:, None])[:, 0]
+        short = (outside.sum(1) < k).nonzero()[:, 0]              # one block holds nearly all its neighbours: looked for among all
+        if len(short):
+            kept = (blocks != j).nonzero()[:, 0]
+            radii[j, short] = torch.stack([distances(x[i : i + 1], x[kept[kept != i]]).topk(k, largest=False).values[0, -1] for i in short.tolist()])
+        radii[j, blocks == j] = -1.0
+    return radii
+
+
+def _reached(x: Tensor, y: Tensor, radii: Tensor) -> Tensor:
+    """The share of y inside some ball of x, for each row of radii [R, N]; float64 [R]."""
+    found = torch.zeros(len(radii), dtype=torch.float64)
+    for _, part in in_rows(y, len(x)):
+        d = distances(part, x)
+        found += torch.stack([(d <= radius).any(1).sum() for radius in radii])
+    return found / len(y)
