@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of metrics contain the truth: python benchmarks/interval_coverage.py [--repeats 400] [--mnist FOLDER].
+"""How often the 95 % intervals of metrics contain the truth: python benchmarks/interval_coverage.py [--repeats 400] [--mnist] (from DIFFBENCH_DATA).
 
 Synthetic: Gaussian features, 16 of them, a generator that is a little off. Real: features of a classifier of MNIST, the population 20,000 images,
 each repeat draws its samples from it; the reference is fixed. The truth is the metric of the whole population (for `recall` and `coverage`,
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from diffbench import Evidence, Jackknife, Real
 
 METRICS = ("fid", "kid", "prdc", "sliced_wasserstein")
 OF_ITS_COUNT = ("recall", "coverage")
+MAIN = {"prdc": "precision"}
 BIG = 20_000                          # samples that stand for the population
 D64 = torch.float64
 
@@ -35,10 +35,10 @@ def synthetic(d: int = 16) -> tuple[Callable[[int, torch.Generator], Tensor], Te
     return lambda count, rng: 0.95 * torch.randn(count, d, dtype=D64, generator=rng) @ mix + 0.1, reference
 
 
-def real(folder: Path) -> tuple[Callable[[int, torch.Generator], Tensor], Tensor]:
+def real() -> tuple[Callable[[int, torch.Generator], Tensor], Tensor]:
     """Features of MNIST with a little noise: (draws from 20,000, reference of 2,000 others)."""
     registry = diffbench.load_registry()
-    split = registry.create("dataset", "mnist", root=str(folder)).load()["train"]
+    split = registry.create("dataset", "mnist").load()["train"]
     classifier, _ = diffbench.fit_classifier(split.images[:10_000], split.labels[:10_000], 10, seed=0, steps=600)
     noise = torch.randn(split.images[10_000:30_000].shape, generator=torch.Generator().manual_seed(0))
     noisy = (split.images[10_000:30_000].float() + 12 * noise).round().clamp(0, 255).to(torch.uint8)
@@ -58,17 +58,17 @@ def covered(draw: Callable[[int, torch.Generator], Tensor], reference: Tensor, c
             truth = float(debiased.mean()) if name in OF_ITS_COUNT else of_all.debiased
             error = torch.tensor([e.standard_error for e in estimates], dtype=D64).mean()
             share = sum(e.low <= truth <= e.high for e in estimates) / repeats
-            yield name or ("precision" if metric.component_name() == "prdc" else metric.component_name()), truth, float(debiased.mean()), float(debiased.std() / error), share
+            yield name or MAIN.get(metric.component_name(), metric.component_name()), truth, float(debiased.mean()), float(debiased.std() / error), share
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=400)
-    parser.add_argument("--mnist", type=Path)
+    parser.add_argument("--mnist", action="store_true")
     asked = parser.parse_args()
     settings = [("Gaussian, d = 16", *synthetic(), (200, 1000))]
     if asked.mnist:
-        settings.append(("MNIST classifier, d = 64", *real(asked.mnist), (500, 1000)))
+        settings.append(("MNIST classifier, d = 64", *real(), (500, 1000)))
     print("| features | N | metric | truth | mean | sd / SE | covered |\n|:--|--:|:--|--:|--:|--:|--:|")
     for what, draw, reference, counts in settings:
         for count in counts:
