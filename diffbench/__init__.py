@@ -28,6 +28,7 @@ _HOMES = {
     "diffbench.frechet": ("Moments", "frechet_distance", "moments"),
     "diffbench.uncertainty": ("Jackknife", "blocks_of", "jackknife", "jackknife_blocks", "jackknifed", "jackknifed_mean"),
     "diffbench.splits": ("split_indices",),
+    "diffbench.weights": ("Published",),
     "diffbench.matrix": ("Cell",),
     "diffbench.api": ("plan", "run"),
     "diffbench.results": ("load",),

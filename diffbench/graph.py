@@ -17,7 +17,7 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 2, "evaluate": 3, "throughput": 2}
+VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 3, "evaluate": 3, "throughput": 2}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
 _NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
@@ -26,7 +26,7 @@ CODE = {
     "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
     "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "speed", "timing"),
     "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"),
-    "extractor": ("classifier", "evaluation", "judging", "splits"),
+    "extractor": ("classifier", "evaluation", "judging", "splits", "weights"),
     "reference": ("classifier", "frechet", "judging", "splits"), "features": ("classifier", "judging"),
     "evaluate": ("evaluation", "frechet", "judging", "uncertainty"),
 }
@@ -148,7 +148,8 @@ class _Builder:
         data = {"dataset": self.names.describe(cell.dataset)}
         task = data | {"extractor": self.names.describe(extractor)}
         look = self._work(1, cell.dataset, extractor)
-        content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED}
+        content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED,
+                   "weights": self._once(extractor.fingerprint, "fingerprint", extractor)}
         eyes = {"extractor": self._add("extractor", content, task | look | {"seed": EXTRACTOR_SEED}, {}, shown)}
         if needs_judge:
             judge = data | {"seed": JUDGE_SEED} | self._work(1, cell.dataset)
@@ -195,6 +196,8 @@ class _Builder:
 
     def _applies(self, metric: Any, cell: Cell) -> bool:
         reason = metric.why_not(cell)
+        if metric.looks_at == "samples" and metric.needs_logits and not self.matrix.extractor.has_logits:
+            reason = f"{self.names.full(self.matrix.extractor)} gives no logits"
         note = f"{metric.component_name()} is not measured: {reason}"
         if reason and note not in self.plan.notes:
             self.plan.notes.append(note)

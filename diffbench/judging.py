@@ -49,7 +49,8 @@ def features(context: Context) -> Files:
     """What extractor and judge see in the samples of a cell."""
     samples = context.tensors("sample", "images.safetensors")
     seen = _seen(context, samples["images"], samples.get("labels"))
-    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": as_json({"feature_count": seen["features"].shape[1]})}
+    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": as_json({
+        "feature_count": seen["features"].shape[1], "remark": context.component("extractor").remark(tuple(samples["images"].shape[1:]))})}
 
 
 def evaluate(context: Context) -> Files:
@@ -83,7 +84,8 @@ def _split(context: Context, name: str) -> Split:
 def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
     """Features and judgement of a set of images, checked finite."""
     weights = context.tensors("extractor", "weights.safetensors")
-    seen = {"images": images, "features": context.component("extractor").features(weights, images, context.device).contiguous()}
+    looked = context.component("extractor").look(weights, images, context.device, context.progress)
+    seen = {"images": images, **{name: tensor.contiguous() for name, tensor in looked.items()}}
     if not seen["features"].isfinite().all():
         raise Diverged("the extractor's features are not finite")
     if labels is not None:

@@ -27,7 +27,8 @@ LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", "train_images_per_second", "train_images_per_second_low",
             "train_images_per_second_high", "sample_images_per_second", "sample_images_per_second_low", "sample_images_per_second_high",
             "train_cores_of_others", "sample_cores_of_others", "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
-PROVENANCE = ("extractor", "extractor_key", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked",
+PROVENANCE = ("extractor", "extractor_key", "extractor_weights", "extractor_remark", "reference_count", "sample_count", "feature_count", "sample_batch_size",
+              "sample_batch_size_asked",
               "clamped_share", "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
               "git_commit", "started_at")
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
@@ -141,9 +142,11 @@ class Rows:
             extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
             return columns_of(column, self._said("evaluate", key, "values.json")["values"]) | {
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
-                "extractor_key": extractor.key[:12]}
+                "extractor_key": extractor.key[:12],
+                "extractor_weights": self._said("extractor", extractor.key, "facts.json").get("sha256", "")[:12]}
         if role == "features":
-            return {"feature_count": self._said(stage.name, key, "facts.json")["feature_count"]}
+            seen = self._said(stage.name, key, "facts.json")
+            return {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
         facts = self._said(stage.name, key, "facts.json")
         if role == "train":
             return {"train_loss": facts["train_loss"]}
@@ -178,6 +181,8 @@ def remarks(row: dict[str, Any]) -> list[str]:
         said.append(f"sampled in batches of {row['sample_batch_size']} instead of {row['sample_batch_size_asked']} after running out of memory")
     if row.get("feature_count") and row["sample_count"] <= row["feature_count"]:
         said.append(f"{row['sample_count']} samples for {row['feature_count']} features: the distance rests on a covariance that is rank-deficient")
+    if row.get("extractor_remark"):
+        said.append(row["extractor_remark"])
     return said
 
 

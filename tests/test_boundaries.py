@@ -51,9 +51,14 @@ def test_reports_need_neither_torch_nor_diffbench(path):
 
 @pytest.mark.parametrize("path", [*HARNESS, *COMPONENTS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_is_pickled(path):
+    """But for published weights, read as tensors and nothing else, and handed to a library that takes nothing but its own format."""
+    allowed = {"weights.py": "torch.load", "inception.py": "torch.save"}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
+            if called == allowed.get(path.name):
+                assert called == "torch.save" or "weights_only=True" in ast.unparse(node)
+                continue
             assert called not in ("torch.load", "torch.save", "pickle.load", "pickle.loads", "pickle.dump", "pickle.dumps", "numpy.load", "np.load"), called
 
 
