@@ -106,7 +106,7 @@ class _Builder:
         parents = {"train": train}
         if cell.conditioning.needs_classifier:
             parents["noisy_classifier"] = self._once(lambda: self._noisy_classifier(cell), "noisy_classifier", cell.dataset, cell.noise_schedule)
-        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}
+        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True) | {"seed": cell.noise_seed}, "seed": cell.seed}
         work = self._work(cell.sample.count * planned_nfe(cell), cell.dataset, cell.backbone)
         return self._add("sample", content, described | work, parents, self._sample_label(cell))
 

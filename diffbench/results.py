@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 BUSY_CORES = 0.5                      # of other processes, above which a timing is remarked upon
 RECORDS = "cells"                     # folder of the records inside a run
+COLUMNS = "columns.json"              # which columns are better higher (true) or lower (false)
+LEFT_OUT = "left_out"                 # in a record: of each number with an interval, its values without a block of samples; no column
 LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing",
-           "scheduler", "steps", "guidance_scale", "seed")
+           "scheduler", "steps", "guidance_scale", "seed", "noise_seed")
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", "train_images_per_second", "train_images_per_second_low",
             "train_images_per_second_high", "sample_images_per_second", "sample_images_per_second_low", "sample_images_per_second_high",
             "train_cores_of_others", "sample_cores_of_others", "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
-PROVENANCE = ("extractor", "extractor_key", "extractor_weights", "extractor_remark", "reference_count", "sample_count", "feature_count", "sample_batch_size",
-              "sample_batch_size_asked",
-              "clamped_share", "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
-              "git_commit", "started_at")
+PROVENANCE = ("train_key", "extractor", "extractor_key", "extractor_weights", "extractor_remark", "reference_count", "sample_count", "feature_count",
+              "sample_batch_size", "sample_batch_size_asked", "clamped_share", "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench",
+              "origins", "git_commit", "started_at")
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
 CLOCKED = re.compile(r"images_per_second|seconds|started_at|peak_memory|cores_of_others|speed_remark")
-COUNTS = ("reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters", "train_steps",
-          "throughput_batch_size")
+COUNTS = ("noise_seed", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters",
+          "train_steps", "throughput_batch_size")
 
 
 class Rows:
@@ -115,7 +116,8 @@ class Rows:
         cell, registry = planned.cell, self.plan.registry
         row: dict[str, Any] = {"cell_id": planned.cell_id}
         row |= {kind: registry.ref_of(c).full_name for kind, c in cell.components().items()}
-        row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed, "train_steps": cell.train.steps}
+        row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed, "noise_seed": cell.noise_seed,
+                "train_steps": cell.train.steps}
         row |= {name: option_value(cell, name, self.plan) for name in self.varying}
         row["origins"] = ", ".join(sorted({registry.ref_of(c).origin for c in cell.components().values()}))
         return row
@@ -128,7 +130,9 @@ class Rows:
         row: dict[str, Any] = {"status": status, "reason": root.reason if root else ""}
         for role, key in planned.stages.items():
             if outcomes[role].status == "ok":
+                left_out = row.get(LEFT_OUT, {})
                 row |= self._of_stage(role, key)
+                row[LEFT_OUT] = left_out | row.get(LEFT_OUT, {})
         if root is None:
             row |= {"reason": "; ".join(remarks(row)), "speed_remark": speed_remark(row)}
         return row
@@ -140,7 +144,9 @@ class Rows:
             column = role.partition(":")[2]
             reference = self._said("reference", stage.parents["reference"], "facts.json")
             extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
-            return columns_of(column, self._said("evaluate", key, "values.json")["values"]) | {
+            measured = self._said("evaluate", key, "values.json")
+            return columns_of(column, measured["values"]) | {
+                LEFT_OUT: columns_of(column, measured["left_out"]),
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
                 "extractor_key": extractor.key[:12],
                 "extractor_weights": self._said("extractor", extractor.key, "facts.json").get("sha256", "")[:12]}
@@ -149,7 +155,7 @@ class Rows:
             return {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
         facts = self._said(stage.name, key, "facts.json")
         if role == "train":
-            return {"train_loss": facts["train_loss"]}
+            return {"train_loss": facts["train_loss"], "train_key": key[:12]}
         if role == "sample":
             return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "dtype", "threads")} | {
                 "sample_batch_size": facts["batch_size"], "sample_batch_size_asked": facts["batch_size_asked"]}
@@ -169,7 +175,7 @@ class Rows:
         return self.read[what]
 
 
-def columns_of(main: str, values: dict[str, float]) -> dict[str, float]:
+def columns_of(main: str, values: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a metric by column: "" and "_x" belong to the main one, other names are columns of their own."""
     return {main + name if name == "" or name.startswith("_") else name: value for name, value in values.items()}
 
@@ -263,7 +269,7 @@ def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.
     """Rows as a frame with the columns in their order; `order` is the order of cell ids."""
     import pandas
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != LEFT_OUT]
     metrics = [n for n in names if n not in (*LEADING, *MEASURED, *PROVENANCE) and "." not in n]
     options = [n for n in names if "." in n]
     columns = [*LEADING, *options, *MEASURED, *metrics, *PROVENANCE]

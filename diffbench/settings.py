@@ -19,6 +19,15 @@ Limits = Annotated[tuple[tuple[str, float], ...], BeforeValidator(lambda value: 
                    Words(f"a duration such as 10m, or one for each stage that has a limit, such as {{train: 3h, sample: 1h}}; stages: {', '.join(STAGES)}")]
 
 
+def _noise_seed(value: Any) -> Any:
+    if value == "cell" or (type(value) is int and 0 <= value < 2**31):
+        return value
+    raise ValueError(value)
+
+
+NoiseSeed = Annotated[int | str, BeforeValidator(_noise_seed), Words("cell, or an integer in [0, 2147483648)")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train(Options):
     """How every denoiser of the matrix is trained: AdamW, linear warm-up, gradient clipping, exponential moving average."""
@@ -55,6 +64,7 @@ class Sample(Options):
     batch_size: Annotated[int, Ge(1)] = incidental_option(250)            # images at a time; never changes the noise of an image
     clip: bool = True                                                     # clamp x0_hat to the range of pixels, after guidance
     temperature: Annotated[float, Ge(0)] = 1.0                            # factor on the noise a scheduler injects; not on x_T
+    seed: NoiseSeed = "cell"                                              # of the noise; cell: the seed of the cell, which is that of its training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -32,6 +33,7 @@ class Prdc(SampleMetric):
 
     prefers_copies: ClassVar[bool] = True
     higher_is_better: ClassVar[bool] = True
+    directions: ClassVar[Mapping[str, bool]] = {"recall": True, "density": True, "coverage": True}
     examples = ({}, {"k": 3})
 
     def column(self, extractor: Extractor) -> str:
