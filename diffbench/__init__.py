@@ -18,7 +18,7 @@ _HOMES = {
         "Signals", "Split", "silent",
     ),
     "diffbench.discrete": ("DiscreteNoiseSchedule",),
-    "diffbench.transitions": ("Posterior", "posterior"),
+    "diffbench.transitions": ("Posterior", "pixel_log_likelihood", "posterior", "step_divergence"),
     "diffbench.options": ("Options", "incidental_option", "sampling_option"),
     "diffbench.errors": ("BrokenComponent", "DataError", "DiffbenchError", "Diverged", "MatrixError", "OptionError", "UnknownComponent"),
     "diffbench.registry": ("Registry", "load_registry", "register"),
