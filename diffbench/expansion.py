@@ -88,7 +88,7 @@ class Expansion:
         if not isinstance(node, list):
             self.reader.fault(("metrics",), f"metrics is a list of names, got {node!r}")
             return []
-        return [c for i, item in enumerate(node) for c in self.reader.components("metric", item, ("metrics", i))]
+        return [c.for_smoke() if self.smoke else c for i, item in enumerate(node) for c in self.reader.components("metric", item, ("metrics", i))]
 
     def _axes(self) -> dict[str, list[Any]]:
         """Values by axis name, in the order of the file; kinds it does not name follow with their default."""

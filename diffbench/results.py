@@ -122,10 +122,12 @@ class Rows:
         """The columns one finished stage gives."""
         stage = self.plan.stages[key]
         if role.startswith("evaluate:"):
-            column = role.partition(":")[2]
+            measured = columns_of(role.partition(":")[2], self._said("evaluate", key, "values.json")["values"])
+            if "reference" not in stage.parents:          # of the denoiser: no images were compared with others
+                return measured
             reference = self._said("reference", stage.parents["reference"], "facts.json")
             extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
-            return columns_of(column, self._said("evaluate", key, "values.json")["values"]) | {
+            return measured | {
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
                 "extractor_key": extractor.key[:12]}
         if role == "features":
