@@ -38,11 +38,12 @@ class Flow(NamedTuple):
 
 
 def variational_bound(denoise: Denoise, schedule: NoiseSchedule, images: Tensor, seeds: Sequence[int], steps: int,
-                      visits: Sequence[tuple[int, int]], *, clip: bool = True) -> Bound:
-    """-log2 P(x_0) <= L_T + sum_i L_i + L_0, over D, with the posterior's own variance or the one the network learned.
+                      visits: Sequence[tuple[int, int]], *, share: float = 0.0, clip: bool = True) -> Bound:
+    """-log2 P(x_0) <= L_T + sum_i L_i + L_0, over D.
 
     images: uint8 [B, C, H, W]; steps: T, the levels are t = i/T; visits: (i, weight), the terms L_(i-1) that stand for all with
     i >= 2, each for `weight` of them, see `draw_visits`. seeds: one 64-bit integer per image, from which and from i its noise is drawn.
+    share: place of a reverse step's log-variance between the small (0) and the large one (1), where the network learned none.
     clip: x0_hat is clamped to [-1, 1] first, as the samplers do. p(x_T) is what samplers start from, N(0, alpha² + sigma²).
     Unbiased in the noise for every image; in the visits too where they are drawn.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 5 and 13; learned variance: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15.
@@ -55,11 +56,12 @@ def variational_bound(denoise: Denoise, schedule: NoiseSchedule, images: Tensor,
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.scales(i / steps), schedule.scales((i - 1) / steps)
         q = posterior(alpha_t, sigma_t, alpha_s, sigma_s)
         x_t = alpha_t * x_0 + sigma_t * noise.normal(seeds, tuple(x_0.shape[1:]), i, device=x_0.device).double()
-        x0_hat, _, share = denoise(x_t, i / steps)
+        x0_hat, _, learned = denoise(x_t, i / steps)
         x0_hat = x0_hat.clamp(-1, 1) if clip else x0_hat
-        # The step to the clean level has no small variance of its own; it is given that of the step before.
+        # The step to the clean level has no small variance of its own; as published, it is given that of the step before.
         small, large = (x_0.new_tensor(v).log() for v in (before.small if i == 1 else q.small, q.large))
-        log_variance = small if share is None else share * large + (1 - share) * small
+        place = share if learned is None else learned
+        log_variance = place * large + (1 - place) * small
         if i == 1:
             return -pixel_log_likelihood(x_0, q.of_x * x_t + q.of_x0 * x0_hat, log_variance)
         return step_divergence(x_0, x0_hat, q.of_x0, small, log_variance)

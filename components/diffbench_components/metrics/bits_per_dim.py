@@ -27,7 +27,7 @@ from diffbench import (
 )
 
 FEWEST_FOR_AN_INTERVAL = 40           # two images in each of twenty blocks
-READ_BY = {"bound": {"steps", "draws", "clip"}, "flow": {"tolerance", "least_noise", "probes"}}
+READ_BY = {"bound": {"steps", "draws", "variance", "clip"}, "flow": {"tolerance", "least_noise", "probes"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,8 @@ class BitsPerDim(DenoiserMetric):
     method: Literal["bound", "flow"] = "bound"                            # bound: on T reverse steps; flow: exact, of the probability flow
     images: Annotated[int, Ge(1)] = 1000                                  # held-out images, spread evenly over the split; all where it has fewer
     steps: Annotated[int, Ge(2)] = 1000                                   # of the bound: T on a continuous schedule
-    draws: Annotated[int, Ge(1)] = 50                                     # of the bound: terms drawn of the T; from T - 1 on all are summed
+    draws: Annotated[int, Ge(1)] = 100                                    # of the bound: terms drawn of the T; from T - 1 on all are summed
+    variance: Literal["small", "large"] = "small"                         # of the bound: of a reverse step whose network learned none
     clip: bool = True                                                     # of the bound: clamp x0_hat to the range of pixels, as samplers do
     tolerance: Annotated[float, Interval(ge=1e-8, le=0.1)] = 1e-4         # of the flow: error of one step of the solver, pixels and nats per dimension
     least_noise: Annotated[float, Interval(ge=1e-5, le=0.1)] = 1e-3       # of the flow: sigma/alpha where it starts; a pixel value is 0.0078 wide
@@ -88,7 +89,8 @@ class BitsPerDim(DenoiserMetric):
             visits = draw_visits(steps, self.draws, generator)
             for batch in (blocks == block).nonzero()[:, 0].split(self.batch_size):
                 images, seeds = model.held_out.images[rows[batch]].to(model.device), image_seeds(model.seed, rows[batch])
-                bound = variational_bound(model.denoise(rows[batch]), model.schedule, images, seeds, steps, visits, clip=self.clip)
+                bound = variational_bound(model.denoise(rows[batch]), model.schedule, images, seeds, steps, visits,
+                                          share=float(self.variance == "large"), clip=self.clip)
                 found[:, batch] = torch.stack(bound).cpu()
                 evaluations += len(batch) * (len(visits) + 1)
                 progress(min(evaluations // (len(visits) + 1), len(rows)), len(rows))
