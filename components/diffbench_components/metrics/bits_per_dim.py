@@ -54,7 +54,7 @@ class BitsPerDim(DenoiserMetric):
     probes: Annotated[int, Ge(1)] = 1                                     # of the flow: random directions per image that estimate the divergence
     batch_size: Annotated[int, Ge(1)] = incidental_option(100)            # images at a time
 
-    examples = ({}, {"draws": 10_000, "steps": 60, "clip": False}, {"method": "flow"}, {"method": "flow", "probes": 2, "least_noise": 0.01})
+    examples = ({}, {"draws": 20, "steps": 60, "variance": "large", "clip": False}, {"method": "flow"}, {"method": "flow", "probes": 2, "least_noise": 0.01})
 
     def equal_to(self) -> BitsPerDim:
         """Options that the method does not read are as if they were not given."""
