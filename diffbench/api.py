@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffbench import interrupts, tracking
+from diffbench import finished, interrupts, tracking
 from diffbench import matrix as matrices
 from diffbench.claims import Claims, sweep
 from diffbench.engine import Engine, Watcher
@@ -23,7 +23,7 @@ from diffbench.machine import environment, git_commit
 from diffbench.observers import Observers
 from diffbench.planning import Plan, describe_cell
 from diffbench.registry import Registry, load_registry
-from diffbench.results import Rows, floors, write_tables
+from diffbench.results import Rows, of_real_images, write_tables
 from diffbench.specs import label
 from diffbench.store import Store, write_atomically
 
@@ -89,14 +89,17 @@ def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = Non
                                 check=check)
                 log.run_started(made)
                 observers.run_started(made)
-                rows.start()
+                made_of = finished.made_of(folder, made.device)
+                rows.start(kept=finished.records(folder, made_of))
                 try:
                     engine.find_done()
                     log.flush()
                     on_ready(engine)
                     engine.run()
                 finally:
-                    _report(made, store, engine, rows, folder)
+                    if rows.are_changed:
+                        _report(made, store, engine, rows, folder)
+                        finished.note(folder, made_of)
                     observers.run_finished(rows.counts())
                 log.run_finished(rows.counts())
     found = sum(o.cached for o in engine.outcomes.values())
@@ -130,7 +133,8 @@ def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) 
     if not rows.written:
         return
     table = write_tables(folder)
-    facts = tables.Facts(name=made.matrix.name, floors=floors(made, store, engine), machine=environment(made.device)["machine"])
+    facts = tables.Facts(name=made.matrix.name, floors=of_real_images(made.floors, store, engine), copies=of_real_images(made.copies, store, engine),
+                         machine=environment(made.device)["machine"])
     tables.write(folder, table, made.matrix.report.rows, made.matrix.report.columns, facts)
     for planned in made.cells:
         outcome = engine.outcomes.get(planned.stages.get("sample", ""))

@@ -29,7 +29,7 @@ INDEX = "diffbench-run.json"
 FORMAT = 1
 CHUNK = 1 << 20
 # report.html is left out: it is made anew from the rows, and a stranger's page may hold anything.
-RUN_FILE = re.compile(r"run/(?:(?:cells|samples)/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\.(?:json|jsonl|csv|md|parquet|png|yaml)")
+RUN_FILE = re.compile(r"run/(?:(?:cells|events|samples)/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\.(?:json|jsonl|csv|md|parquet|png|yaml)")
 ARTEFACT_FILE = re.compile(r"store/([a-z][a-z0-9_]{0,63})/([0-9a-f]{64})/([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})")
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 

@@ -1,8 +1,6 @@
-"""The contracts: what each kind of component of a model promises to the harness, and what it may rely on; those that give and judge
-images are in `evaluation`.
+"""The contracts of a model's parts: what each kind promises to the harness, and what it may rely on. Data and metrics: `evaluation`.
 
-A component is a frozen, keyword-only dataclass that is its own configuration and holds no weights; what components
-exchange is in `values`.
+A component is a frozen, keyword-only dataclass that is its own configuration and holds no weights; `values` is what they exchange.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ import math
 from dataclasses import fields, replace
 from typing import Any
 
-from diffbench import rules, source
+from diffbench import rules, source, tracking
 from diffbench.errors import DiffbenchError, OptionError, UnknownComponent, did_you_mean
-from diffbench.matrix import BLOCKS, KEYS, SCHEMA, VARIABLE_BLOCKS, Cell, Excluded, Matrix
+from diffbench.matrix import BLOCKS, KEYS, SCHEMA, VARIABLE_BLOCKS, Cell, Excluded, Matrix, unique_ids
 from diffbench.options import Options, unknown_option
-from diffbench.settings import Report
+from diffbench.settings import Report, Run
 from diffbench.specs import Names, Path, Reader, digest
 
 SMOKE_TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 8}
@@ -32,6 +32,7 @@ class Expansion:
     def matrix(self) -> Matrix | None:
         self._head()
         blocks = {name: self.reader.settings(cls, name, self.data.get(name), (name,)) for name, cls in BLOCKS.items()}
+        self._trackers(blocks["run"])
         extractor = self._one("extractor")
         metrics = self._metrics()
         axes = self._axes()
@@ -52,7 +53,7 @@ class Expansion:
         ids = [digest(cell.identity(names))[:12] for cell in cells]
         first = {cell_id: i for i, cell_id in reversed(list(enumerate(ids)))}
         kept = [i for i, cell_id in enumerate(ids) if first[cell_id] == i or cells[first[cell_id]] != cells[i]]
-        return Matrix(name=self.data.get("name", "matrix"), cells=tuple(cells[i] for i in kept), cell_ids=_unique([ids[i] for i in kept]),
+        return Matrix(name=self.data.get("name", "matrix"), cells=tuple(cells[i] for i in kept), cell_ids=unique_ids([ids[i] for i in kept]),
                       excluded=tuple(excluded), extractor=extractor, metrics=tuple(metrics), throughput=blocks["throughput"], run=blocks["run"],
                       report=self._report(blocks["report"]), document=self.data)
 
@@ -67,6 +68,13 @@ class Expansion:
         name = self.data.get("name", "matrix")
         if not isinstance(name, str) or not source.is_name(name.replace("-", "_")):
             self.reader.fault(("name",), f"a name has letters a-z, digits, '-' and '_', begins with a letter and is at most 64 long, got {name!r}")
+
+    def _trackers(self, run: Run) -> None:
+        for i, name in enumerate(run.trackers):
+            try:
+                tracking.find(name)
+            except DiffbenchError as error:
+                self.reader.fault(("run", "trackers", i), str(error))
 
     def _one(self, kind: str) -> Any:
         if kind not in self.data:
@@ -88,7 +96,10 @@ class Expansion:
         if not isinstance(node, list):
             self.reader.fault(("metrics",), f"metrics is a list of names, got {node!r}")
             return []
-        return [c.for_smoke() if self.smoke else c for i, item in enumerate(node) for c in self.reader.components("metric", item, ("metrics", i))]
+        metrics = [c.for_smoke() if self.smoke else c for i, item in enumerate(node) for c in self.reader.components("metric", item, ("metrics", i))]
+        if any(getattr(m, "prefers_copies", False) for m in metrics):         # no such number without the one that tells copies
+            metrics += [c for c in [self._default("metric")] if c is not None and type(c) not in map(type, metrics)]
+        return metrics
 
     def _axes(self) -> dict[str, list[Any]]:
         """Values by axis name, in the order of the file; kinds it does not name follow with their default."""
@@ -288,13 +299,3 @@ class Expansion:
                     self.reader.fault(("report", side, i), f"there is no column {name!r} to lay a table out by.{did_you_mean(name, known)} "
                                       f"Known: {', '.join(known)}, <axis>.<option>")
         return report
-
-
-def _unique(ids: list[str]) -> tuple[str, ...]:
-    """Cells that are equal by a reduction (ddim at eta 1 = ddpm) keep a row each: the second gets a suffix."""
-    seen: dict[str, int] = {}
-    result = []
-    for cell_id in ids:
-        seen[cell_id] = seen.get(cell_id, 0) + 1
-        result.append(cell_id if seen[cell_id] == 1 else f"{cell_id}-{seen[cell_id]}")
-    return tuple(result)

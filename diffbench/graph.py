@@ -17,7 +17,7 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 2, "train": 3, "sample": 3, "features": 2, "evaluate": 2, "throughput": 2}
+VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 3, "evaluate": 3, "throughput": 2}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
 _NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
@@ -26,8 +26,8 @@ CODE = {
     "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
     "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "speed", "timing"),
     "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"),
-    "extractor": ("classifier", "evaluation", "judging", "splits"),
-    "reference": ("classifier", "judging", "splits"), "features": ("classifier", "judging"),
+    "extractor": ("classifier", "evaluation", "judging", "splits", "weights"),
+    "reference": ("classifier", "frechet", "judging", "splits"), "features": ("classifier", "judging"),
     "evaluate": ("evaluation", "frechet", "judging", "likelihood", "noise", "ode", "uncertainty"),
 }
 JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
@@ -141,11 +141,17 @@ class _Builder:
             task = {"metric": self.names.describe(metric)} | self._work(cell.sample.count, cell.dataset, extractor, metric)
             stages[f"evaluate:{column}"] = self._add("evaluate", {"features": features, **measured}, task,
                                                      {"features": features, "reference": reference}, f"{column} of {shown}")
-            floor = self._once(lambda measured=measured, task=task, column=column: self._add(
-                "evaluate", {"features": "held_out", **measured}, task, {"reference": reference}, f"{column} of held-out real images"),
-                "floor", cell.dataset, metric, reference)
-            self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = floor
+            name = f"{self.names.label(cell.dataset)}:{column}"
+            self.plan.floors[name] = self._floor("held_out", "held-out real images", cell, metric, column, measured, task)
+            if metric.prefers_copies and needs["needs_training"]:
+                measured |= {"count": cell.sample.count}
+                self.plan.copies[name] = self._floor("train", "training images", cell, metric, column, measured, task | {"count": cell.sample.count})
         return stages
+
+    def _floor(self, split: str, what: str, cell: Cell, metric: Any, column: str, measured: dict[str, Any], task: dict[str, Any]) -> str:
+        """A metric of real images in place of generated ones."""
+        return self._once(lambda: self._add("evaluate", {"features": split, **measured}, task | {"split": split}, {"reference": measured["reference"]},
+                                            f"{column} of {what}"), split, cell.dataset, metric, measured["reference"], task.get("count"))
 
     def _reference(self, cell: Cell, needs_judge: bool, needs_training: bool) -> tuple[dict[str, str], str, dict[str, Any]]:
         """Extractor and, where a metric needs one, judge; what they see in the real images; the task that names both."""
@@ -153,7 +159,8 @@ class _Builder:
         data = {"dataset": self.names.describe(cell.dataset)}
         task = data | {"extractor": self.names.describe(extractor)}
         look = self._work(1, cell.dataset, extractor)
-        content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED}
+        content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED,
+                   "weights": self._once(extractor.fingerprint, "fingerprint", extractor)}
         eyes = {"extractor": self._add("extractor", content, task | look | {"seed": EXTRACTOR_SEED}, {}, shown)}
         if needs_judge:
             judge = data | {"seed": JUDGE_SEED} | self._work(1, cell.dataset)
@@ -203,6 +210,8 @@ class _Builder:
 
     def _applies(self, metric: Any, cell: Cell) -> bool:
         reason = metric.why_not(cell)
+        if metric.looks_at == "samples" and metric.needs_logits and not self.matrix.extractor.has_logits:
+            reason = f"{self.names.full(self.matrix.extractor)} gives no logits"
         note = f"{metric.component_name()} is not measured: {reason}"
         if reason and note not in self.plan.notes:
             self.plan.notes.append(note)

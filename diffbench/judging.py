@@ -14,6 +14,7 @@ from diffbench.context import Context, Files, as_json
 from diffbench.denoiser import as_condition, condition_of
 from diffbench.errors import Diverged
 from diffbench.evaluation import Dataset, SampleMetric
+from diffbench.frechet import Moments, moments
 from diffbench.uncertainty import Jackknife
 from diffbench.values import Denoise, Evidence, Prediction, Real, Split, TrainedModel
 
@@ -39,7 +40,10 @@ def reference(context: Context) -> Files:
     """What extractor and judge see in the reference and in the held-out split, and in the training split where a metric asks for it."""
     splits = context.component("dataset").load()
     names = ("reference", "held_out", "train") if context.task["needs_training"] else ("reference", "held_out")
-    files = {f"{name}.safetensors": safetensors.torch.save(_seen(context, splits[name].images, splits[name].labels)) for name in names}
+    seen = {name: _seen(context, splits[name].images, splits[name].labels) for name in names}
+    mean, root = moments(seen["reference"]["features"])
+    seen["reference"] |= {"mean": mean, "root": root.contiguous()}                 # once, for every cell that is compared with it
+    files = {f"{name}.safetensors": safetensors.torch.save(tensors) for name, tensors in seen.items()}
     return files | {"facts.json": as_json({f"{name}_count": len(splits[name].images) for name in names})}
 
 
@@ -47,7 +51,8 @@ def features(context: Context) -> Files:
     """What extractor and judge see in the samples of a cell."""
     samples = context.tensors("sample", "images.safetensors")
     seen = _seen(context, samples["images"], samples.get("labels"))
-    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": as_json({"feature_count": seen["features"].shape[1]})}
+    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": as_json({
+        "feature_count": seen["features"].shape[1], "remark": context.component("extractor").remark(tuple(samples["images"].shape[1:]))})}
 
 
 def evaluate(context: Context) -> Files:
@@ -58,10 +63,14 @@ def evaluate(context: Context) -> Files:
 
 
 def _of_samples(context: Context, metric: SampleMetric) -> dict[str, float | Jackknife]:
-    """Of held-out real images where no samples are given, which is the floor."""
+    """Of a split of real images where no samples are given: the floor, and what copies would have."""
     names = ("reference", "held_out", "train") if metric.needs_training else ("reference", "held_out")
     real = Real(**{name: _evidence(context.tensors("reference", f"{name}.safetensors")) for name in names})
-    generated = _evidence(context.tensors("features", "seen.safetensors")) if "features" in context.parents else real.held_out
+    if "features" in context.parents:
+        generated = _evidence(context.tensors("features", "seen.safetensors"))
+    else:
+        generated = getattr(real, context.task["split"]) if context.task["split"] in names else _evidence(context.tensors("reference", "train.safetensors"))
+        generated = some_of(generated, context.task.get("count"))
     return metric.measure(generated, real)
 
 
@@ -101,7 +110,8 @@ def _split(context: Context, name: str) -> Split:
 def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
     """Features and judgement of a set of images, checked finite."""
     weights = context.tensors("extractor", "weights.safetensors")
-    seen = {"images": images, "features": context.component("extractor").features(weights, images, context.device).contiguous()}
+    looked = context.component("extractor").look(weights, images, context.device, context.progress)
+    seen = {"images": images, **{name: tensor.contiguous() for name, tensor in looked.items()}}
     if not seen["features"].isfinite().all():
         raise Diverged("the extractor's features are not finite")
     if labels is not None:
@@ -112,5 +122,15 @@ def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, 
     return seen
 
 
+def some_of(evidence: Evidence, count: int | None) -> Evidence:
+    """So many images of a split, each class in proportion; all of them where `count` is None or larger."""
+    if count is None or count >= len(evidence.images):
+        return evidence
+    order = torch.arange(len(evidence.images)) if evidence.labels is None else evidence.labels.argsort(stable=True)
+    chosen = order[torch.arange(count) * len(order) // count]
+    return Evidence(**{name: None if value is None or name == "moments" else value[chosen] for name, value in vars(evidence).items()})
+
+
 def _evidence(seen: dict[str, Tensor]) -> Evidence:
-    return Evidence(images=seen["images"], labels=seen.get("labels"), features=seen["features"], predicted=seen.get("predicted"), logits=seen.get("logits"))
+    return Evidence(images=seen["images"], labels=seen.get("labels"), features=seen["features"], predicted=seen.get("predicted"), logits=seen.get("logits"),
+                    moments=Moments(seen["mean"], seen["root"]) if "mean" in seen else None)

@@ -125,3 +125,12 @@ def _changed(document: yaml_file.Document, changes: Iterable[str]) -> yaml_file.
             here = here[part]
         here[parts[-1]] = value
     return document
+
+def unique_ids(ids: list[str]) -> tuple[str, ...]:
+    """Cells that are equal by a reduction (ddim at eta 1 = ddpm) keep a row each: the second gets a suffix."""
+    seen: dict[str, int] = {}
+    result = []
+    for cell_id in ids:
+        seen[cell_id] = seen.get(cell_id, 0) + 1
+        result.append(cell_id if seen[cell_id] == 1 else f"{cell_id}-{seen[cell_id]}")
+    return tuple(result)

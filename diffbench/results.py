@@ -27,7 +27,8 @@ LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", "train_images_per_second", "train_images_per_second_low",
             "train_images_per_second_high", "sample_images_per_second", "sample_images_per_second_low", "sample_images_per_second_high",
             "train_cores_of_others", "sample_cores_of_others", "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
-PROVENANCE = ("extractor", "extractor_key", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked",
+PROVENANCE = ("extractor", "extractor_key", "extractor_weights", "extractor_remark", "reference_count", "sample_count", "feature_count", "sample_batch_size",
+              "sample_batch_size_asked",
               "clamped_share", "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
               "git_commit", "started_at")
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
@@ -44,6 +45,8 @@ class Rows:
         self.plan, self.store, self.folder, self.facts, self.listeners = plan, store, folder, facts, list(listeners)
         self.outcomes: dict[str, Outcome] = {}
         self.written: dict[str, dict[str, Any]] = {}
+        self.kept: dict[str, dict[str, Any]] = {}         # rows of an earlier run, which stand where every stage is found done
+        self.are_changed = False                          # whether the folder is not as that run left it
         self.users: dict[str, list[CellPlan]] = {}
         self.varying = varying_options(plan)
         self.read: dict[tuple[str, str, str], Any] = {}   # what stages say, many of which serve many cells
@@ -51,16 +54,19 @@ class Rows:
             for key in planned.stages.values():
                 self.users.setdefault(key, []).append(planned)
 
-    def start(self) -> None:
-        """Writes the rows that need no work: skipped cells."""
+    def start(self, kept: dict[str, dict[str, Any]] | None = None) -> None:
+        """Writes the rows that need no work: skipped cells. kept: rows of an earlier run of this plan whose files are all as it left them."""
+        self.kept, self.are_changed = kept or {}, not kept
         (self.folder / RECORDS).mkdir(parents=True, exist_ok=True)
         wanted = {f"{planned.cell_id}.json" for planned in self.plan.cells}
         for stale in (self.folder / RECORDS).glob("*.json"):
             if stale.name not in wanted:                  # of cells that are no longer in the matrix
                 stale.unlink()
+                self.are_changed = True
         for planned in self.plan.cells:
             if planned.skipped is not None:
-                self._write(planned, {"status": "skipped", "reason": planned.skipped})
+                kept = self.kept.get(planned.cell_id)
+                self._tell(kept) if kept is not None else self._write(planned, {"status": "skipped", "reason": planned.skipped})
 
     def started(self, stage: Stage) -> None:
         """Nothing to do."""
@@ -74,9 +80,14 @@ class Rows:
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         """Writes the rows this stage was the last one of."""
         self.outcomes[stage.key] = outcome
+        self.are_changed |= not outcome.cached
         for planned in self.users.get(stage.key, []):
             if planned.cell_id not in self.written and all(key in self.outcomes for key in planned.stages.values()):
-                self._write(planned, self._measured(planned))
+                kept = self.kept.get(planned.cell_id)
+                if kept is not None and all(self.outcomes[key].cached for key in planned.stages.values()):
+                    self._tell(kept)
+                else:
+                    self._write(planned, self._measured(planned))
 
     def counts(self) -> dict[str, int]:
         """Cells by status, of those that have their row."""
@@ -92,7 +103,11 @@ class Rows:
             row = before
         else:
             write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
-        self.written[planned.cell_id] = row
+        self.are_changed = True
+        self._tell(row)
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        self.written[row["cell_id"]] = row
         for told in self.listeners:
             told(row)
 
@@ -129,9 +144,11 @@ class Rows:
             extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
             return measured | {
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
-                "extractor_key": extractor.key[:12]}
+                "extractor_key": extractor.key[:12],
+                "extractor_weights": self._said("extractor", extractor.key, "facts.json").get("sha256", "")[:12]}
         if role == "features":
-            return {"feature_count": self._said(stage.name, key, "facts.json")["feature_count"]}
+            seen = self._said(stage.name, key, "facts.json")
+            return {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
         facts = self._said(stage.name, key, "facts.json")
         if role == "train":
             return {"train_loss": facts["train_loss"]}
@@ -166,6 +183,8 @@ def remarks(row: dict[str, Any]) -> list[str]:
         said.append(f"sampled in batches of {row['sample_batch_size']} instead of {row['sample_batch_size_asked']} after running out of memory")
     if row.get("feature_count") and row["sample_count"] <= row["feature_count"]:
         said.append(f"{row['sample_count']} samples for {row['feature_count']} features: the distance rests on a covariance that is rank-deficient")
+    if row.get("extractor_remark"):
+        said.append(row["extractor_remark"])
     return said
 
 
@@ -281,9 +300,9 @@ def csv_of(table: pandas.DataFrame) -> bytes:
     return safe.to_csv(index=False).encode()
 
 
-def floors(plan: Plan, store: Store, engine: Engine) -> dict[str, dict[str, float]]:
-    """The columns of each metric for held-out real images, by 'dataset:column'."""
-    return {name: columns_of(name.rpartition(":")[2], store.read_json("evaluate", key, "values.json")["values"]) for name, key in plan.floors.items()
+def of_real_images(stages: dict[str, str], store: Store, engine: Engine) -> dict[str, dict[str, float]]:
+    """The columns of each metric for a split of real images, by 'dataset:column'; stages: `floors` or `copies` of a plan."""
+    return {name: columns_of(name.rpartition(":")[2], store.read_json("evaluate", key, "values.json")["values"]) for name, key in stages.items()
             if engine.outcomes.get(key, Outcome(status="blocked")).status == "ok"}
 
 

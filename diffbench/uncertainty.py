@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffbench.errors import DataError
+
+if TYPE_CHECKING:
+    from diffbench.values import Evidence
 
 BLOCKS = 20
 FEWEST = 2 * BLOCKS                   # two samples a block: below it there is no interval
@@ -39,17 +43,47 @@ def jackknife_blocks(count: int, labels: Tensor | None = None) -> Tensor:
     return blocks
 
 
-def jackknife(value: float, left_out: Tensor) -> Jackknife:
+def blocks_of(generated: Evidence) -> Tensor | None:
+    """The blocks of a set of images, int64 [N]; None where there are fewer than 40, too few for an interval.
+
+    Stratified by class where the shares of classes were fixed beforehand, as for generated samples, whose labels go round. Real images
+    drawn at random vary in their shares too, and stratified blocks would hide that part of bias and error (measured on ten
+    Gaussian classes: 37 % coverage instead of 97 %).
+    """
+    if len(generated.features) < FEWEST:
+        return None
+    counts = None if generated.labels is None else generated.labels.unique(return_counts=True)[1]
+    is_by_design = counts is not None and int(counts.max() - counts.min()) <= 1
+    return jackknife_blocks(len(generated.features), generated.labels if is_by_design else None)
+
+
+def jackknifed(statistic: Callable[[Tensor], float], blocks: Tensor | None, count: int, *, is_biased: bool = True) -> float | Jackknife:
+    """A statistic of those samples that a mask, bool [count], keeps: of all, and without each block in turn."""
+    everything = torch.ones(count, dtype=torch.bool)
+    value = statistic(everything)
+    if blocks is None:
+        return value
+    return jackknife(value, torch.tensor([statistic(blocks != j) for j in range(BLOCKS)], dtype=torch.float64), is_biased=is_biased)
+
+
+def jackknifed_mean(values: Tensor, blocks: Tensor | None) -> float | Jackknife:
+    """The mean of one number per sample, [N]: without bias."""
+    values = values.double()
+    return jackknifed(lambda kept: float(values[kept].mean()), blocks, len(values), is_biased=False)
+
+
+def jackknife(value: float, left_out: Tensor, *, is_biased: bool = True) -> Jackknife:
     """Bias-corrected value = 20 θ - 19 mean(θ_-j), SE² = 19/20 Σ (θ_-j - mean)², interval = ± t_0.975(19) SE.
 
     value: θ, the statistic of all samples; left_out: θ_-j, float64 [20], the same without block j.
     Removes a bias that falls as 1/N. A bootstrap of the same statistic doubles the bias and covers nothing.
+    is_biased: False where θ has no such bias, or where the number of samples is part of what it means: the interval is then that of θ itself.
     Source: Efron & Stein 1981, "The jackknife estimate of variance", with blocks for samples.
     """
     if len(left_out) != BLOCKS:
         raise DataError(f"the jackknife takes {BLOCKS} values, one per block left out, got {len(left_out)}")
     mean = left_out.mean()
-    debiased = float(BLOCKS * value - (BLOCKS - 1) * mean)
+    debiased = float(BLOCKS * value - (BLOCKS - 1) * mean) if is_biased else value
     standard_error = float(((BLOCKS - 1) / BLOCKS * (left_out - mean).square().sum()).sqrt())
     return Jackknife(value, debiased, standard_error, debiased - _T_QUANTILE * standard_error, debiased + _T_QUANTILE * standard_error,
                      tuple(left_out.tolist()))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from diffbench.contracts import NoiseSchedule
+    from diffbench.frechet import Moments
 
 
 class Level(NamedTuple):
@@ -132,6 +133,7 @@ class Evidence:
     features: Tensor                  # float64 [N, d]
     predicted: Tensor | None          # int64 [N]: what the judge (a classifier used for nothing else) sees
     logits: Tensor | None = None      # float64 [N, K]: of the extractor, where its network classifies
+    moments: Moments | None = None    # of the features, where many sets are compared with this one
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,14 @@ worker = os.environ.get("PYTEST_XDIST_WORKER")
 if worker and hasattr(os, "sched_setaffinity"):
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {allowed[int(worker[2:]) % len(allowed)]})
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="diffbench-state-")          # the lock of throughput stages is per test worker
+state = tempfile.TemporaryDirectory(prefix="diffbench-state-")         # the lock of throughput stages is per test worker
+os.environ["XDG_STATE_HOME"] = state.name
 torch.set_num_threads(1)
 
 import diffbench  # noqa: E402
+from diffbench.archive import export_run  # noqa: E402
+from diffbench.store import Store  # noqa: E402
+from tests.runs import make_run  # noqa: E402
 
 REGISTRY = diffbench.load_registry()
 
@@ -59,3 +63,12 @@ def shared_folder(tmp_path_factory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def archived(tmp_path):
+    """A run made in milliseconds, packed: (store, folder of results, keys, archive)."""
+    store, run = Store(tmp_path / "home"), tmp_path / "made"
+    keys = make_run(store, run)
+    export_run(run, store, tmp_path / "run.zip")
+    return store, run, keys, tmp_path / "run.zip"

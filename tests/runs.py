@@ -36,3 +36,8 @@ def make_run(store, folder, seed=0, names=NAMES):
     (folder / "fid.md").write_text("a table")
     store.register_run(folder, keys.values())
     return keys
+
+
+def files(folder):
+    """The content of every file below a folder, by its path."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -1,19 +1,15 @@
 """Runs from file to table: sharing, resuming, and failures that cost their own rows and nothing else."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import filelock
 import pytest
 
 import diffbench
+from diffbench import finished as finished_runs
 from diffbench.store import Store
+from tests.runs import files
 
 PLUGIN = str(Path(__file__).with_name("misbehaving.py"))
 MATRIX = {
@@ -99,6 +95,32 @@ def test_the_same_line_again_does_nothing_again_and_changes_no_number(finished):
     again = run(folder, MATRIX)
     assert again.stages_run == 0 and again.stages_found == done.stages_run + done.stages_found
     assert diffbench.load(folder / "out").drop(columns=["started_at"]).equals(before)
+
+
+def results(folder):
+    """What is made of rows, by name: content and when it was written."""
+    return {name: (content, (folder / name).stat().st_mtime_ns) for name, content in files(folder).items()
+            if not name.startswith("events/") and name not in finished_runs.NOT_MADE}
+
+
+def test_a_folder_of_results_that_is_as_it_was_left_is_not_written_again_and_one_that_is_not_is_mended(finished):
+    folder, _ = finished
+    run(folder, MATRIX)
+    before = results(folder / "out")
+    assert {"fid.md", "results.parquet"} < set(before) and run(folder, MATRIX).counts == {"ok": 4}
+    assert results(folder / "out") == before
+    record, table = next(name for name in before if name.startswith("cells/")), diffbench.load(folder / "out").drop(columns=["started_at"])
+    for name, damage in (("fid.md", None), (record, b'"status": "failed"'), ("results.csv", b""), (finished_runs.FILE, b"[]")):
+        path = folder / "out" / name
+        if damage is None:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes().replace(b'"status": "ok"', damage) if damage.startswith(b'"') else damage)
+        assert run(folder, MATRIX).counts == {"ok": 4}
+        after = results(folder / "out")
+        assert set(after) == set(before) and after["fid.md"][0] == before["fid.md"][0], name
+        assert diffbench.load(folder / "out").drop(columns=["started_at"]).equals(table), "a row that was mended is of the run that mended it"
+        assert diffbench.load(folder / "out" / "results.csv")["cell_id"].tolist() == table["cell_id"].tolist()
 
 
 def test_a_damaged_artefact_is_rebuilt_to_the_same_table(tmp_path):
@@ -219,66 +241,6 @@ def test_keys_change_with_what_changes_a_result_and_with_nothing_else():
     assert train_key(axes=MATRIX["axes"] | {"conditioning": {"cfg": {"inner": "film", "dropout": 0.2}}})[0] != base[0]
     assert train_key(train={"steps": 4, "batch_size": 8})[0] != base[0]
     assert train_key(sample={"count": 13})[1] != base[1]
-
-
-def start(folder, seed):
-    axes = MATRIX["axes"] | {"scheduler": [{"ddim": {"steps": 2}}, "hanging"], "conditioning": "film", "seed": seed}
-    (folder / "matrix.json.yaml").write_text(json.dumps(MATRIX | {"axes": axes}))
-    environment = {**os.environ, "DIFFBENCH_TEST_MARK": str(folder)}
-    return subprocess.Popen([sys.executable, "-m", "diffbench", "run", "matrix.json.yaml", "--out", "out", "--device", "cpu", "--plugin", PLUGIN],
-                            cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def alive(mark):
-    """Processes that were started, at any remove, with this mark in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if str(mark).encode() in status:
-            found.append(int(folder.name))
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to look for processes left behind")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
-def test_an_interrupted_run_keeps_what_is_done_leaves_no_process_and_goes_on(tmp_path, how):
-    process = start(tmp_path, seed=int(how))             # tests beside this one hang with other seeds
-    deadline = time.monotonic() + 120
-    attempts = Path(os.environ["DIFFBENCH_HOME"]) / "attempts"
-    before = set(attempts.glob("*/*"))
-
-    def is_hanging():
-        tasks = [json.loads(p.read_bytes()) for a in set(attempts.glob("*/*")) - before for p in a.glob("task.json")]
-        cells = [t["task"]["cell"] for t in tasks if t["stage"] == "sample"]
-        return any(c["scheduler"]["component"] == "hanging" and c["seed"] == how for c in cells)
-    while time.monotonic() < deadline and not is_hanging():
-        time.sleep(0.1)
-    time.sleep(1.0)
-    process.send_signal(how)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == (-9 if how == signal.SIGKILL else 128 + how)
-    assert "Traceback" not in said
-    if how != signal.SIGKILL:
-        assert "the same line again goes on from here" in said
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and alive(tmp_path):
-        time.sleep(0.1)
-    assert not alive(tmp_path)
-    content = matrix(axes=MATRIX["axes"] | {"scheduler": [{"ddim": {"steps": 2}}], "conditioning": "film", "seed": int(how)})
-    again = run(tmp_path, content)
-    assert again.counts == {"ok": 1} and again.stages_found >= 3
-
-
-def test_an_interrupt_that_python_dropped_still_ends_the_run(tmp_path, monkeypatch):
-    from diffbench import interrupts
-
-    monkeypatch.setattr(interrupts, "_requested", threading.Event())
-    interrupts._requested.set()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, matrix(sample={"count": 17}, metrics=[]))
 
 
 def test_workers_are_spawned_where_the_system_cannot_fork(tmp_path, monkeypatch):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import signal
-from collections import deque
 from collections.abc import Iterable
 
 from diffbench.errors import DiffbenchError
 from diffbench.launchers import Capacity, Ended, Job, Launcher
 from diffbench.launchers.gpus import Gpus, visible_gpus
 from diffbench.launchers.processes import Processes
+from diffbench.launchers.queue import Queue
 from diffbench.machine import cores
 
 
@@ -23,9 +22,8 @@ class LocalLauncher(Launcher):
     def __init__(self, gpus: Iterable[str] = ()) -> None:
         self.gpus = Gpus(gpus)
         self.slots = cores()                              # until `capacity` is asked for
-        self.waiting: deque[Job] = deque()
+        self.queue = Queue()
         self.running: dict[str, tuple[Job, list[str]]] = {}
-        self.gone: list[Ended] = []                       # ended before they began
         self.processes = Processes()
 
     @classmethod
@@ -42,11 +40,11 @@ class LocalLauncher(Launcher):
         return Capacity(slots=self.slots, threads=max(1, cores() // self.slots), machines=1, gpus=share)
 
     def submit(self, job: Job) -> None:
-        self.waiting.append(job)
+        self.queue.jobs.append(job)
         self._start_waiting()
 
     def poll(self, seconds: float) -> list[Ended]:
-        ended, self.gone = self.gone, []
+        ended = self.queue.take_gone()
         ended += self.processes.wait(0 if ended else seconds)
         for one in ended:
             job, names = self.running.pop(one.id, (None, []))
@@ -56,28 +54,23 @@ class LocalLauncher(Launcher):
         return ended
 
     def cancel(self, id: str) -> None:
-        for job in self.waiting:
-            if job.id == id:
-                self.waiting.remove(job)
-                self.gone.append(Ended(id=id, code=-signal.SIGKILL))
-                return
-        if id in self.running:
+        if not self.queue.withdraw(id) and id in self.running:
             self.processes.kill(id)
 
     def close(self) -> None:
-        self.waiting.clear()
+        self.queue.jobs.clear()
         self.processes.close()
         self.running.clear()
 
     def _start_waiting(self) -> None:
-        while self.waiting and len(self.running) < self.slots:
-            job, now = self.waiting[0], [other.resources for other, _ in self.running.values()]
+        while self.queue.jobs and len(self.running) < self.slots:
+            job, now = self.queue.jobs[0], [other.resources for other, _ in self.running.values()]
             # On a CPU the whole machine is the device; a GPU to oneself is a whole one.
             if job.resources.device == "cpu" and now and (job.resources.is_exclusive or any(r.is_exclusive for r in now)):
                 return
             names = self.gpus.take(job.resources.gpus) if job.resources.gpus else []
             if names is None:
                 return
-            self.waiting.popleft()
+            self.queue.jobs.popleft()
             self.running[job.id] = (job, names)
             self.processes.start(job.id, job.store, job.attempt, job.resources.threads, ",".join(names))

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from pathlib import Path
 
 import submitit
@@ -24,6 +23,7 @@ from diffbench.errors import DiffbenchError
 from diffbench.launchers import Capacity, Ended, Job, Launcher, any_gpu
 from diffbench.launchers.lifelines import kill_tree
 from diffbench.launchers.processes import POOLS
+from diffbench.launchers.queue import Queue
 from diffbench.machine import cores
 from diffbench.store import write_atomically
 
@@ -49,9 +49,8 @@ class SlurmLauncher(Launcher):
         self.partition, self.cluster = partition, cluster
         self.nodes, self.longest = ([(cores(), True)], LONGEST_MINUTES) if cluster == "local" else _nodes(partition)
         self.slots = MOST_JOBS
-        self.waiting: deque[Job] = deque()
+        self.queue = Queue()
         self.running: dict[str, tuple[Job, submitit.Job]] = {}
-        self.gone: list[Ended] = []                       # ended, and not told yet
         self.asked = 0.0
         self.left: dict[str, float] = {}                  # id -> since when Slurm has it no more, though it has left nothing
 
@@ -69,28 +68,23 @@ class SlurmLauncher(Launcher):
         return Capacity(slots=self.slots, threads=min(THREADS, *nodes), machines=self.slots, gpus=float(device == "cuda"), machine_threads=min(nodes))
 
     def submit(self, job: Job) -> None:
-        self.waiting.append(job)
+        self.queue.jobs.append(job)
         self._submit_waiting()
 
     def poll(self, seconds: float) -> list[Ended]:
         deadline = time.monotonic() + seconds
         while not self._collect() and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
-        ended, self.gone = self.gone, []
+        ended = self.queue.take_gone()
         self._submit_waiting()
         return ended
 
     def cancel(self, id: str) -> None:
-        for job in self.waiting:
-            if job.id == id:
-                self.waiting.remove(job)
-                self.gone.append(Ended(id=id, code=-signal.SIGKILL))
-                return
-        if id in self.running:
+        if not self.queue.withdraw(id) and id in self.running:
             self.running[id][1].cancel(check=False)
 
     def close(self) -> None:
-        self.waiting.clear()
+        self.queue.jobs.clear()
         for id in list(self.running):
             self.cancel(id)
         deadline = time.monotonic() + 10
@@ -103,14 +97,14 @@ class SlurmLauncher(Launcher):
         for id, (job, handle) in list(self.running.items()):
             code, state = _code(job), states.get(handle.job_id)
             if code is not None:
-                self.gone.append(Ended(id=id, code=code))
+                self.queue.gone.append(Ended(id=id, code=code))
             elif state is not None and (state != "COMPLETED" or time.monotonic() - self.left.setdefault(id, time.monotonic()) > GRACE_SECONDS):
-                self.gone.append(Ended(id=id, code=-signal.SIGKILL, reason=f"Slurm says of its job {handle.job_id}: {state.lower().replace('_', ' ')}"))
+                self.queue.gone.append(Ended(id=id, code=-signal.SIGKILL, reason=f"Slurm says of its job {handle.job_id}: {state.lower().replace('_', ' ')}"))
             else:
                 continue
             del self.running[id]
             self.left.pop(id, None)
-        return self.gone
+        return self.queue.gone
 
     def _states(self) -> dict[str, str]:
         """What Slurm says of those of our jobs that it does not run or queue any more, at most every ASK_SECONDS; by its own ids."""
@@ -129,8 +123,8 @@ class SlurmLauncher(Launcher):
         return {id: said.get(id, "COMPLETED") for id in ids if said.get(id) not in QUEUED}
 
     def _submit_waiting(self) -> None:
-        while self.waiting and len(self.running) < self.slots:
-            job = self.waiting.popleft()
+        while self.queue.jobs and len(self.running) < self.slots:
+            job = self.queue.jobs.popleft()
             wanted, folder = job.resources, job.attempt.resolve() / "slurm"
             minutes = self.longest if wanted.seconds is None else min(self.longest, math.ceil(wanted.seconds / 60) + SPARE_MINUTES)
             executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
@@ -140,7 +134,7 @@ class SlurmLauncher(Launcher):
             try:
                 handle = executor.submit(work, str(job.store.resolve()), str(job.attempt.resolve()), wanted.threads, wanted.gpus)
             except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
-                self.gone.append(Ended(id=job.id, code=1, reason=f"slurm refused the job: {' '.join(str(error).split())[-300:]}"))
+                self.queue.gone.append(Ended(id=job.id, code=1, reason=f"slurm refused the job: {' '.join(str(error).split())[-300:]}"))
                 continue
             self.running[job.id] = (job, handle)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Facts:
     name: str
     floors: dict[str, dict[str, float]]       # "dataset:column" -> values of held-out real images
     machine: dict[str, Any]
+    copies: dict[str, dict[str, float]] = field(default_factory=dict)         # the same of training images
 
 
 def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], facts: Facts) -> None:
@@ -140,6 +141,9 @@ def _distance_caption(table: pandas.DataFrame, distance: str, facts: Facts) -> s
             low, high = values.get(f"{column}_low"), values.get(f"{column}_high")
             interval = "" if low is None else f"; debiased {values[f'{column}_debiased']:.3g} ({low:.3g} to {high:.3g})"
             lines.append(f"**Floor**: held-out real images of {dataset}, measured in the same way, are at {values[column]:.3g}{interval}.")
+            if name in facts.copies:
+                lines.append(f"**Copies**: training images themselves are at {facts.copies[name][column]:.3g}. A model that only repeats them would be there; "
+                             "`near_copy_share` and `authenticity` tell it.")
         elif column == "class_accuracy":
             lines.append(f"The judge of class accuracy puts {100 * values[column]:.1f} % of held-out real images of {dataset} in their class.")
     return "\n\n".join(lines)

@@ -20,8 +20,8 @@ from diffbench import (
     flow_likelihood,
     image_seeds,
     incidental_option,
-    jackknife,
     jackknife_blocks,
+    jackknifed_mean,
     silent,
     variational_bound,
 )
@@ -77,7 +77,8 @@ class BitsPerDim(DenoiserMetric):
         if not bits.isfinite().all():
             wrong = int((~bits.isfinite()).sum())
             raise Diverged(f"bits_per_dim: {wrong} of {count} held-out images have no finite likelihood under this denoiser")
-        return {"": _mean(bits), "_images": float(count), "_nfe": evaluations / count, **more}
+        blocks = jackknife_blocks(count) if count >= FEWEST_FOR_AN_INTERVAL else None
+        return {"": jackknifed_mean(bits, blocks), "_images": float(count), "_nfe": evaluations / count, **more}
 
     def _bound(self, model: TrainedModel, rows: Tensor, progress: Progress) -> tuple[Tensor, int, dict[str, float]]:
         """(bits of each image [N], images sent through the network, other columns)."""
@@ -108,11 +109,3 @@ class BitsPerDim(DenoiserMetric):
             evaluations += len(batch) * flow.evaluations
             progress(int(batch[-1]) + 1, len(rows))
         return found, evaluations, {"_start_nsr": start}
-
-
-def _mean(bits: Tensor) -> float | Jackknife:
-    """The mean over images, with its interval where there are images enough."""
-    if len(bits) < FEWEST_FOR_AN_INTERVAL:
-        return float(bits.mean())
-    blocks = jackknife_blocks(len(bits))
-    return jackknife(float(bits.mean()), torch.stack([bits[blocks != block].mean() for block in blocks.unique()]))

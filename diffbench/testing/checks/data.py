@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -116,11 +117,12 @@ def metric_checks(registry: Registry, metric: SampleMetric | DenoiserMetric) -> 
         return
     yield "gives finite numbers, the main one without a suffix", partial(_numbers, metric)
     yield "finds other images worse than the same", partial(_orders, metric)
+    yield "finds copies of training images worse than images nobody has seen", partial(_copies, metric)
 
 
-def _evidence(shift: float = 0.0) -> Evidence:
+def _evidence(shift: float = 0.0, seed: int = 0) -> Evidence:
     """400 images of ten classes with features that tell them apart; `shift` moves the features and turns as large a share of labels wrong."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(400) % 10
     features = torch.randn(400, 6, dtype=torch.float64, generator=generator) + labels[:, None].double() / 5 + shift
     wrong = torch.rand(400, generator=generator) < shift / 10
@@ -141,7 +143,17 @@ def _are_numbers(values: dict[str, float]) -> None:
     assert all(isinstance(v, float) and math.isfinite(v) for v in values.values()), f"its numbers are {values}"
 
 
+def _copies(metric: SampleMetric) -> None:
+    if not metric.needs_training:
+        raise NotApplicable("does not look at the training images")
+    real = replace(_real(), train=_evidence(seed=1))
+    copied, unseen = (as_columns(metric.measure(_evidence(seed=seed), real))["values"][""] for seed in (1, 2))
+    assert (unseen > copied) == metric.higher_is_better and unseen != copied, f"copies have {copied:.4g}, images that nobody has seen {unseen:.4g}"
+
+
 def _orders(metric: SampleMetric) -> None:
+    if metric.needs_training:
+        raise NotApplicable("compares with the training images")
     same, other = (as_columns(metric.measure(_evidence(shift), _real()))["values"][""] for shift in (0.0, 5.0))
     assert (other < same) == metric.higher_is_better and other != same, f"the same images have {same:.4g}, shifted ones {other:.4g}"
 

@@ -1,0 +1,68 @@
+"""What a run that ended left in its folder of results: the same line again makes nothing anew that is as it was.
+
+finished.json lists every file of the results with its SHA-256, and what they were made of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from diffbench import source
+from diffbench.machine import machine_digest
+from diffbench.results import RECORDS
+from diffbench.store import write_atomically
+
+FILE = "finished.json"
+INPUTS = ("matrix.json", "plan.json")         # written anew by every run, before anything else
+NOT_MADE = (*INPUTS, "environment.json", FILE)
+LOGS = ("events", "tensorboard")              # of runs, not made from rows
+
+
+def made_of(folder: Path, device: str) -> str:
+    """SHA-256 of what decides the files of a folder of results besides its artefacts, whose keys are in the plan."""
+    whole = hashlib.sha256(f"{machine_digest(device)} {importlib.metadata.version('diffbench')} {_code()}".encode())
+    for name in INPUTS:
+        whole.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def note(folder: Path, made_of: str) -> None:
+    """Lists the files that lie in the folder now."""
+    content = {"made_of": made_of, "files": {name: _sha256(f"{folder}/{name}") for name in sorted(_files(folder))}}
+    write_atomically(folder / FILE, json.dumps(content).encode())
+
+
+def records(folder: Path, made_of: str) -> dict[str, dict[str, Any]]:
+    """The rows by cell, where every file is as the run left it and would be made of the same; else none."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads((folder / FILE).read_bytes())
+        if content["made_of"] == made_of and all(_sha256(f"{folder}/{name}") == digest for name, digest in content["files"].items()):
+            names = [name for name in content["files"] if name.startswith(f"{RECORDS}/")]
+            return {Path(name).stem: json.loads(Path(f"{folder}/{name}").read_bytes()) for name in names}
+    return {}
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in LOGS]
+        yield from (name for name in (os.path.relpath(os.path.join(place, n), folder) for n in names if not n.startswith(".")) if name not in NOT_MADE)
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb", buffering=0) as file:
+        return hashlib.sha256(file.readall()).hexdigest()
+
+
+def _code() -> str:
+    """The source of what makes rows and reports, where diffbench is installed for development."""
+    if not source.is_editable(importlib.metadata.distribution("diffbench")):
+        return ""
+    report = sorted(path.stem for path in (Path(__file__).parent / "report").glob("[a-z]*.py"))
+    return source.code_hash("diffbench.results", *(f"diffbench.report.{name}" for name in report))
