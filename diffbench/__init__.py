@@ -12,13 +12,14 @@ _HOMES = {
     "diffbench.contracts": (
         "Backbone", "Component", "Conditioning", "NoiseSchedule", "Objective", "Parameterization", "Scheduler", "Spacing",
     ),
-    "diffbench.evaluation": ("Dataset", "Extractor", "Metric", "SampleMetric"),
+    "diffbench.evaluation": ("Dataset", "DenoiserMetric", "Extractor", "Metric", "SampleMetric"),
     "diffbench.values": (
         "Denoise", "DenoiseCondition", "Evidence", "Helpers", "Io", "Level", "Noise", "Noised", "NoisyClassifier", "Prediction", "Progress", "Real",
-        "Signals", "Split", "silent",
+        "Signals", "Split", "TrainedModel", "silent",
     ),
     "diffbench.discrete": ("DiscreteNoiseSchedule",),
-    "diffbench.transitions": ("Posterior", "posterior"),
+    "diffbench.transitions": ("Posterior", "pixel_log_likelihood", "posterior", "step_divergence"),
+    "diffbench.likelihood": ("Bound", "Flow", "draw_visits", "flow_likelihood", "flow_log_density", "image_seeds", "variational_bound"),
     "diffbench.options": ("Options", "incidental_option", "sampling_option"),
     "diffbench.errors": ("BrokenComponent", "DataError", "DiffbenchError", "Diverged", "MatrixError", "OptionError", "UnknownComponent"),
     "diffbench.registry": ("Registry", "load_registry", "register"),

@@ -96,7 +96,7 @@ class Expansion:
         if not isinstance(node, list):
             self.reader.fault(("metrics",), f"metrics is a list of names, got {node!r}")
             return []
-        metrics = [c for i, item in enumerate(node) for c in self.reader.components("metric", item, ("metrics", i))]
+        metrics = [c.for_smoke() if self.smoke else c for i, item in enumerate(node) for c in self.reader.components("metric", item, ("metrics", i))]
         if any(getattr(m, "prefers_copies", False) for m in metrics):         # no such number without the one that tells copies
             metrics += [c for c in [self._default("metric")] if c is not None and type(c) not in map(type, metrics)]
         return metrics

@@ -141,12 +141,13 @@ class Rows:
         """The columns one finished stage gives."""
         stage = self.plan.stages[key]
         if role.startswith("evaluate:"):
-            column = role.partition(":")[2]
+            column, said = role.partition(":")[2], self._said("evaluate", key, "values.json")
+            measured = columns_of(column, said["values"]) | {LEFT_OUT: columns_of(column, said["left_out"])}
+            if "reference" not in stage.parents:          # of the denoiser: no images were compared with others
+                return measured
             reference = self._said("reference", stage.parents["reference"], "facts.json")
             extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
-            measured = self._said("evaluate", key, "values.json")
-            return columns_of(column, measured["values"]) | {
-                LEFT_OUT: columns_of(column, measured["left_out"]),
+            return measured | {
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
                 "extractor_key": extractor.key[:12],
                 "extractor_weights": self._said("extractor", extractor.key, "facts.json").get("sha256", "")[:12]}

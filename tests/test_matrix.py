@@ -157,7 +157,7 @@ def test_every_mistake_at_once_with_line_column_and_what_would_work(tmp_path):
         "matrix.yaml:10:13: axes.scheduler[1].pndm: pndm: steps must be at least 4 with warmup 'prk' (three of them are the warm-up), got 2; 'plms' takes 2",
         "matrix.yaml:11:16: train.steps: steps must be an integer >= 0, got 'many' (text)",
         starts[7],
-        "matrix.yaml:12:11: metrics[0]: no metric named 'fidd'. Did you mean 'fid'? Known: class_accuracy, fid, inception_score, kid, memorisation, prdc, sliced_wasserstein",
+        "matrix.yaml:12:11: metrics[0]: no metric named 'fidd'. Did you mean 'fid'? Known: bits_per_dim, class_accuracy, fid, inception_score, kid, memorisation, prdc, sliced_wasserstein",
         starts[9],
     ]
     assert starts[7].startswith("matrix.yaml:11:22: train.learning_rate: unknown option 'learning_rate'.")
