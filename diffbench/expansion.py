@@ -16,7 +16,7 @@ from diffbench.specs import Names, Path, Reader, digest
 
 SMOKE_TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 8}
 SMOKE_SAMPLE: dict[str, Any] = {"count": 8, "batch_size": 8}
-SMOKE_THROUGHPUT: dict[str, Any] = {"repeats": 3, "batch_size": 2}
+SMOKE_THROUGHPUT: dict[str, Any] = {"repeats": 3, "batch_size": (2,)}
 
 
 class Expansion:
