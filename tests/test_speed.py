@@ -76,12 +76,12 @@ def facts_of(role, registry=KNOWN, **changes):
 
 def test_a_network_that_sleeps_a_known_time_is_reported_within_two_percent():
     SLEPT.clear()
-    facts = facts_of("sampling", scheduler={"ddim": {"steps": 2}}, backbone={"sleeping": {"seconds": 0.2}})
+    facts = facts_of("sampling", scheduler={"ddim": {"steps": 1}}, backbone={"sleeping": {"seconds": 0.5}})
     seconds = statistics.median(SLEPT)
-    assert facts["nfe"] == 2 and facts["network_seconds_per_nfe"] == pytest.approx(seconds, rel=0.02)
+    assert facts["nfe"] == 1 and facts["network_seconds_per_nfe"] == pytest.approx(seconds, rel=0.02)
     assert facts["seconds_per_nfe"] == pytest.approx(seconds, rel=0.02)
     row = costs.columns("throughput:sampling", facts)
-    assert row["sample_images_per_second"] == pytest.approx(2 / (2 * seconds), rel=0.02)
+    assert row["sample_images_per_second"] == pytest.approx(2 / seconds, rel=0.02)
 
 
 def schedulers():
@@ -115,8 +115,9 @@ def test_guidance_counts_as_network_and_a_doubled_batch_as_two_evaluations():
 
 def test_a_training_is_timed_by_its_own_clock_and_what_it_takes_to_set_up_stands_apart():
     facts = facts_of("training", backbone={"sleeping": {"seconds": 0.01}})
-    assert facts["images"] == 4 * speed.TIMED_TRAIN_STEPS and facts["median_seconds"] == pytest.approx(0.01 * speed.TIMED_TRAIN_STEPS, rel=0.3)
-    assert all(apart > 0 for apart in facts["set_up_seconds"]) and facts["peak_memory_bytes"] is None or facts["peak_memory_bytes"] >= 0
+    slept = 0.01 * speed.TIMED_TRAIN_STEPS
+    assert facts["images"] == 4 * speed.TIMED_TRAIN_STEPS and all(slept <= seconds < 3 * slept for seconds in facts["seconds"])
+    assert len(facts["set_up_seconds"]) == 3 and all(apart > 0 for apart in facts["set_up_seconds"])
     row = costs.columns("throughput:training", facts)
     assert row["train_laps"]["seconds"] == facts["seconds"] and row["train_images_per_second"] == facts["images"] / facts["median_seconds"]
 
