@@ -27,7 +27,7 @@ _HOMES = {
     "diffbench.sampling": ("sample", "trajectory"),
     "diffbench.classifier": ("Classifier", "fit_classifier"),
     "diffbench.frechet": ("Moments", "frechet_distance", "moments"),
-    "diffbench.uncertainty": ("Jackknife", "blocks_of", "jackknife", "jackknife_blocks", "jackknifed", "jackknifed_mean"),
+    "diffbench.uncertainty": ("Jackknife", "blocks_of", "jackknife", "jackknife_blocks", "jackknifed", "jackknifed_mean", "jackknifed_share", "wilson"),
     "diffbench.splits": ("split_indices",),
     "diffbench.weights": ("Published",),
     "diffbench.matrix": ("Cell",),

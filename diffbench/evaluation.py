@@ -90,7 +90,8 @@ class Metric(Component):
 
     kind = "metric"
     looks_at: ClassVar[Literal["samples", "denoiser"]]
-    higher_is_better: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool] = False          # of the main column
+    directions: ClassVar[Mapping[str, bool]] = {}     # and of its other columns by name, where one is better
 
     def column(self, extractor: Extractor) -> str:
         """Name of the main column."""

@@ -17,14 +17,14 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 3, "evaluate": 3, "throughput": 2}
+VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 3, "evaluate": 3, "throughput": 3}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
 _NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
 CODE = {
     "train": (*_NETWORK, "checkpoints", "parallel", "splits"),
     "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
-    "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "speed", "timing"),
+    "throughput": (*_NETWORK, "anchor", "classifier", "drawing", "machine_load", "memory", "noise", "nvml", "sampling", "speed", "timing"),
     "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"),
     "extractor": ("classifier", "evaluation", "judging", "splits", "weights"),
     "reference": ("classifier", "frechet", "judging", "splits"), "features": ("classifier", "judging"),
@@ -110,7 +110,7 @@ class _Builder:
         parents = {"train": train}
         if cell.conditioning.needs_classifier:
             parents["noisy_classifier"] = self._once(lambda: self._noisy_classifier(cell), "noisy_classifier", cell.dataset, cell.noise_schedule)
-        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}
+        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True) | {"seed": cell.noise_seed}, "seed": cell.seed}
         work = self._work(cell.sample.count * planned_nfe(cell), cell.dataset, cell.backbone)
         return self._add("sample", content, described | work, parents, self._sample_label(cell))
 
@@ -171,19 +171,19 @@ class _Builder:
     def _throughput(self, cell: Cell, described: dict[str, Any]) -> dict[str, str]:
         settings = settings_json(self.matrix.throughput)
         around = {"image_shape": list(cell.dataset.image_shape), "classes": cell.dataset.classes, "condition_shape": cell.dataset.condition_shape,
-                  "throughput": settings, "machine": fingerprint(self.plan.device)}
+                  "machine": fingerprint(self.plan.device)}
+        repeats, images = self.matrix.throughput.repeats, sum(self.matrix.throughput.batch_size)
         training = around | {kind: self.names.identity(getattr(cell, kind), "training") for kind in TRAINING_PARTS if kind != "noise_schedule"} | {
-            "of": "training", "batch_size": cell.train.batch_size, "dtype": cell.train.dtype_on(self.device)}
+            "of": "training", "throughput": {"repeats": repeats}, "batch_size": cell.train.batch_size, "dtype": cell.train.dtype_on(self.device)}
         costs = self._once(cell.conditioning.costs_as, "costs", cell.conditioning)
         network = {"backbone": cell.backbone, "parameterization": cell.parameterization, "conditioning": costs}
         sampling = around | {kind: self.names.identity(component, "training", "sampling") for kind, component in network.items()} | {
-            "of": "sampling", "scheduler": self.names.identity(cell.scheduler, "sampling"), "clip": cell.sample.clip, "dtype": "float32",
-            "learned_variance": cell.objective.learns_variance}
+            "of": "sampling", "throughput": settings, "scheduler": self.names.identity(cell.scheduler, "sampling"), "clip": cell.sample.clip,
+            "dtype": "float32", "learned_variance": cell.objective.learns_variance}
         backbone, task = self.names.label(cell.backbone), described | {"throughput": settings}
         shown = f"{self.names.label(cell.scheduler)} on {backbone}, {self.names.label(cell.conditioning)}"
-        repeats, batch = self.matrix.throughput.repeats, self.matrix.throughput.batch_size
         steps = {"of": "training"} | self._work(repeats * cell.train.batch_size, cell.dataset, cell.backbone, "training")
-        runs = {"of": "sampling"} | self._work(repeats * batch * planned_nfe(cell), cell.dataset, cell.backbone, "sampling")
+        runs = {"of": "sampling"} | self._work(repeats * images * planned_nfe(cell), cell.dataset, cell.backbone, "sampling")
         return {
             "throughput:training": self._add("throughput", training, task | steps, {}, f"training {backbone}"),
             "throughput:sampling": self._add("throughput", sampling, task | runs, {}, shown),

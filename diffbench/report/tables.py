@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas
 
+from diffbench.report import cost
 from diffbench.store import write_atomically
 
 STEPS = ("steps", "scheduler.steps")
@@ -37,9 +38,11 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
         write_atomically(folder / "fid.md", _joined(parts))
         write_atomically(folder / "fid.csv", pivot(table, distance, rows, columns).to_csv().encode())
     if table["sample_images_per_second"].notna().any():
-        parts = [f"# Throughput, {facts.name}", _throughput_caption(table, facts),
-                 _section(table, "sample_images_per_second", rows, columns, _rate("sample_images_per_second"),
+        parts = [f"# Throughput, {facts.name}", cost.caption(table, facts.machine),
+                 _section(table, "sample_images_per_second", rows, columns, cost.rate("sample_images_per_second"),
                           "`sample_images_per_second`, higher is better", best=max),
+                 _section(table, "sample_images_per_anchor", rows, columns, cost.relative(table),
+                          "Speed as a share of the fastest, by laps of an anchor timed in turns with each: what to compare, for the machine drifts", best=max),
                  _cost(table), _not_measured(table)]
         write_atomically(folder / "throughput.md", _joined(parts))
         write_atomically(folder / "throughput.csv", pivot(table, "sample_images_per_second", rows, columns).to_csv().encode())
@@ -110,13 +113,6 @@ def _share(part: pandas.DataFrame) -> str:
     return f"{100 * value.mean():.1f} %" + (f" ± {100 * _half_width(value):.1f}" if len(part) > 1 else "")
 
 
-def _rate(column: str) -> Callable[[pandas.DataFrame], str]:
-    def show(part: pandas.DataFrame) -> str:
-        first = part.iloc[0]
-        return f"{first[column]:.0f} ({first[f'{column}_low']:.0f} to {first[f'{column}_high']:.0f})"
-    return show
-
-
 def _half_width(values: pandas.Series) -> float:
     """Half of a 95 % t-interval of the mean."""
     from scipy.stats import t
@@ -149,24 +145,11 @@ def _distance_caption(table: pandas.DataFrame, distance: str, facts: Facts) -> s
     return "\n\n".join(lines)
 
 
-def _throughput_caption(table: pandas.DataFrame, facts: Facts) -> str:
-    first = table[table["sample_images_per_second"].notna()].iloc[0]
-    machine = ", ".join(f"{k} {v}" for k, v in facts.machine.items())
-    return (f"Images per second of whole sampler runs, guidance included, batches of {first['throughput_batch_size']}: median and quartiles of "
-            f"repeated runs after warm-up, device to itself, synchronised. Machine: {machine}. Figures of different machines do not compare.")
-
-
 def _cost(table: pandas.DataFrame) -> str:
     """What one network evaluation costs, by backbone."""
     measured = table[table["parameters"].notna()]
-    options = [c for c in table.columns if c.startswith("backbone.")]
-    body = []
-    for key, part in _named(measured, ["backbone", *options]).groupby(["backbone", *options], sort=False):
-        train = part["train_images_per_second"].dropna()
-        body.append([*key, f"{int(part['parameters'].iloc[0]):,}", f"{part['gmac_per_nfe'].iloc[0]:.4g}", f"{1e3 * part['seconds_per_nfe'].median():.3g}",
-                     f"{train.median():.0f}" if len(train) else ""])
-    titles = ["backbone", *options, "parameters", "GMAC per NFE", "ms per NFE and batch", "training images per second"]
-    return "## Cost of a network\n\n" + markdown(titles, body)
+    naming = ["backbone", *(c for c in table.columns if c.startswith("backbone."))]
+    return "## Cost of a network\n\n" + markdown(*cost.networks(_named(measured, naming), naming))
 
 
 def _not_measured(table: pandas.DataFrame) -> str:

@@ -87,6 +87,10 @@ def _fitted(registry: Registry, extractor: Extractor) -> tuple[dict[str, Tensor]
     reason = extractor.why_not(cell_with(registry, dataset=StandInImages()))
     if reason:
         raise NotApplicable(reason)
+    try:
+        extractor.fingerprint()
+    except DataError as error:
+        raise NotApplicable(str(error)) from None
     splits = StandInImages().load()
     return extractor.fit(splits["train"], 0, CPU)[0], splits["reference"].images[:40]
 
@@ -127,7 +131,8 @@ def _evidence(shift: float = 0.0, seed: int = 0) -> Evidence:
     features = torch.randn(400, 6, dtype=torch.float64, generator=generator) + labels[:, None].double() / 5 + shift
     wrong = torch.rand(400, generator=generator) < shift / 10
     images = torch.randint(0, 256, (400, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    return Evidence(images=images, labels=labels, features=features, predicted=torch.where(wrong, (labels + 1) % 10, labels))
+    return Evidence(images=images, labels=labels, features=features, predicted=torch.where(wrong, (labels + 1) % 10, labels),
+                    logits=6 * torch.nn.functional.one_hot(labels * (shift < 1), 10).double() + torch.randn(400, 10, dtype=torch.float64, generator=generator))
 
 
 def _real() -> Real:
