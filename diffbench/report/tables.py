@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas
 
-from diffbench.report import cost
+from diffbench.report import captions, cost
 from diffbench.store import write_atomically
 
 STEPS = ("steps", "scheduler.steps")
@@ -30,7 +30,7 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
     """fid.md/.csv and throughput.md/.csv of a run."""
     distance = distance_column(table)
     if distance is not None:
-        parts = [f"# Fréchet distance, {facts.name}", _distance_caption(table, distance, facts),
+        parts = [f"# Fréchet distance, {facts.name}", _distance_caption(table, distance, facts), captions.copies(table),
                  _section(table, distance, rows, columns, _with_interval(distance), f"`{distance}`, lower is better", best=min)]
         if "class_accuracy" in table:
             parts.append(_section(table, "class_accuracy", rows, columns, _share, "`class_accuracy`, higher is better", best=max))
