@@ -72,7 +72,7 @@ def helpers_for(cell: Cell, device: torch.device, weights: dict[str, Tensor] | N
 def draw(cell: Cell, model: Denoiser, cond: Tensor | None, helpers: Helpers, device: torch.device, indices: range,
          progress: Progress = silent) -> Tensor:
     """x_0 [B, C, H, W] of the samples with these indices, on the host. Sample i has condition i of `cond` (as stored) and owns its noise."""
-    seeds = sample_seeds(cell.seed, indices.start, len(indices))
+    seeds = sample_seeds(cell.sample_seed, indices.start, len(indices))
     told = None if cond is None else as_condition(cond[indices.start : indices.stop].to(device))
     denoise = cell.conditioning.guide(model.denoise, told, helpers)
     if cell.sample.clip:

@@ -106,7 +106,7 @@ class _Builder:
         parents = {"train": train}
         if cell.conditioning.needs_classifier:
             parents["noisy_classifier"] = self._once(lambda: self._noisy_classifier(cell), "noisy_classifier", cell.dataset, cell.noise_schedule)
-        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}
+        content = {**parents, **sampling, "sample": cell.drawn_with()}
         work = self._work(cell.sample.count * planned_nfe(cell), cell.dataset, cell.backbone)
         return self._add("sample", content, described | work, parents, self._sample_label(cell))
 
@@ -205,7 +205,7 @@ class _Builder:
 
     def _sample_label(self, cell: Cell) -> str:
         shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.conditioning, cell.scheduler))]
-        return f"{', '.join(shown)}, seed {cell.seed}"
+        return f"{', '.join(shown)}, seed {cell.seed}" + (f", sample seed {cell.sample_seed}" if cell.sample_seed != cell.seed else "")
 
     def _add(self, name: str, content: dict[str, Any], task: dict[str, Any], parents: dict[str, str], shown: str) -> str:
         whole = {**self.heads[name], **content}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, Lt
 from pydantic import BeforeValidator
 
 from diffbench.durations import limits, seconds
@@ -15,6 +15,7 @@ from diffbench.options import Options, Words, incidental_option
 STAGES = ("extractor", "classifier", "noisy_classifier", "reference", "train", "sample", "features", "evaluate", "throughput")
 
 Duration = Annotated[float, BeforeValidator(seconds), Gt(0), Words("a duration such as 90s, 10m, 3h or a number of seconds")]
+NoiseSeed = Annotated[Literal["cell"] | Annotated[int, Ge(0), Lt(2**31)], Words("'cell' or an integer in [0, 2147483648)")]
 Limits = Annotated[tuple[tuple[str, float], ...], BeforeValidator(lambda value: limits(value, STAGES)),
                    Words(f"a duration such as 10m, or one for each stage that has a limit, such as {{train: 3h, sample: 1h}}; stages: {', '.join(STAGES)}")]
 
@@ -55,6 +56,7 @@ class Sample(Options):
     batch_size: Annotated[int, Ge(1)] = incidental_option(250)            # images at a time; never changes the noise of an image
     clip: bool = True                                                     # clamp x0_hat to the range of pixels, after guidance
     temperature: Annotated[float, Ge(0)] = 1.0                            # factor on the noise a scheduler injects; not on x_T
+    seed: NoiseSeed = "cell"                                              # of all noise of sampling; cell: the cell's seed, that of its training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ class Report(Options):
 
     rows: tuple[str, ...] = ("backbone", "noise_schedule", "conditioning")    # columns of the results that make the rows
     columns: tuple[str, ...] = ("scheduler", "scheduler.steps")               # and those that make the columns
+    baseline: str = ""                                                        # the row others are compared with, as scheduler=ddim,steps=50; else the best
 
 
 def settings_json(settings: Options, *, identity: bool = False) -> dict[str, Any]:
