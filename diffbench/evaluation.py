@@ -91,6 +91,7 @@ class Metric(Component):
     kind = "metric"
     looks_at: ClassVar[Literal["samples", "denoiser"]]
     higher_is_better: ClassVar[bool] = False
+    unranked: ClassVar[tuple[str, ...]] = ()          # names of its numbers that are better neither high nor low
 
     def column(self, extractor: Extractor) -> str:
         """Name of the main column."""

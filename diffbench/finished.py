@@ -65,4 +65,4 @@ def _code() -> str:
     if not source.is_editable(importlib.metadata.distribution("diffbench")):
         return ""
     report = sorted(path.stem for path in (Path(__file__).parent / "report").glob("[a-z]*.py"))
-    return source.code_hash("diffbench.results", *(f"diffbench.report.{name}" for name in report))
+    return source.code_hash("diffbench.columns", "diffbench.comparing", "diffbench.results", *(f"diffbench.report.{name}" for name in report))

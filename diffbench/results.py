@@ -7,13 +7,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffbench.columns import FILE as MEANING
+from diffbench.columns import LEFT_OUT, RECORDS, Columns, columns_of, option_value, varying_options
 from diffbench.engine import Engine, Outcome
 from diffbench.errors import DiffbenchError
-from diffbench.options import Options
 from diffbench.planning import CellPlan, Plan, Stage
 from diffbench.store import Store, write_atomically
 
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     import pandas
 
 BUSY_CORES = 0.5                      # of other processes, above which a timing is remarked upon
-RECORDS = "cells"                     # folder of the records inside a run
 LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing",
-           "scheduler", "steps", "guidance_scale", "seed")
+           "scheduler", "steps", "guidance_scale", "seed", "sample_seed")
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", "train_images_per_second", "train_images_per_second_low",
             "train_images_per_second_high", "sample_images_per_second", "sample_images_per_second_low", "sample_images_per_second_high",
             "train_cores_of_others", "sample_cores_of_others", "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
-PROVENANCE = ("extractor", "extractor_key", "extractor_weights", "extractor_remark", "reference_count", "sample_count", "feature_count", "sample_batch_size",
-              "sample_batch_size_asked",
+PROVENANCE = ("extractor", "extractor_key", "extractor_weights", "extractor_remark", "judge_key", "reference_count", "sample_count", "feature_count",
+              "sample_batch_size", "sample_batch_size_asked",
               "clamped_share", "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
               "git_commit", "started_at")
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
@@ -115,7 +114,8 @@ class Rows:
         cell, registry = planned.cell, self.plan.registry
         row: dict[str, Any] = {"cell_id": planned.cell_id}
         row |= {kind: registry.ref_of(c).full_name for kind, c in cell.components().items()}
-        row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed, "train_steps": cell.train.steps}
+        row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed,
+                "sample_seed": cell.sample_seed, "train_steps": cell.train.steps}
         row |= {name: option_value(cell, name, self.plan) for name in self.varying}
         row["origins"] = ", ".join(sorted({registry.ref_of(c).origin for c in cell.components().values()}))
         return row
@@ -129,6 +129,9 @@ class Rows:
         for role, key in planned.stages.items():
             if outcomes[role].status == "ok":
                 row |= self._of_stage(role, key)
+        left_out = {column: values for role, key in planned.stages.items() if outcomes[role].status == "ok" and role.startswith("evaluate:")
+                    for column, values in columns_of(role.partition(":")[2], self._said("evaluate", key, "values.json")["left_out"]).items()}
+        row |= {LEFT_OUT: left_out} if left_out else {}
         if root is None:
             row |= {"reason": "; ".join(remarks(row)), "speed_remark": speed_remark(row)}
         return row
@@ -145,8 +148,8 @@ class Rows:
                 "extractor_key": extractor.key[:12],
                 "extractor_weights": self._said("extractor", extractor.key, "facts.json").get("sha256", "")[:12]}
         if role == "features":
-            seen = self._said(stage.name, key, "facts.json")
-            return {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
+            seen, judge = self._said(stage.name, key, "facts.json"), stage.parents.get("classifier")
+            return ({"judge_key": judge[:12]} if judge else {}) | {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
         facts = self._said(stage.name, key, "facts.json")
         if role == "train":
             return {"train_loss": facts["train_loss"]}
@@ -169,11 +172,6 @@ class Rows:
         return self.read[what]
 
 
-def columns_of(main: str, values: dict[str, float]) -> dict[str, float]:
-    """The numbers of a metric by column: "" and "_x" belong to the main one, other names are columns of their own."""
-    return {main + name if name == "" or name.startswith("_") else name: value for name, value in values.items()}
-
-
 def remarks(row: dict[str, Any]) -> list[str]:
     """What a reader should know of a row that is ok."""
     said = []
@@ -192,27 +190,6 @@ def speed_remark(row: dict[str, Any]) -> str:
     return f"measured while other processes kept {others:.1f} of {row['cores']} cores busy" if others > BUSY_CORES else ""
 
 
-def varying_options(plan: Plan) -> list[str]:
-    """'<kind>.<option>' for each option that differs between cells that have it, and 'train.lr' and the like."""
-    distinct = {(owner, id(options)): options for planned in plan.cells for owner, options in _option_owners(planned.cell).items()}
-    seen: dict[str, set[Any]] = {}
-    for (owner, _), options in distinct.items():
-        for f in fields(options):
-            seen.setdefault(f"{owner}.{f.name}", set()).add((type(options).__name__, getattr(options, f.name)))
-    # An option varies where components of one class differ in it; two classes having different options is the axis itself.
-    return [name for name, values in seen.items() if any(n > 1 for n in _per_class(values).values())]
-
-
-def option_value(cell: Any, name: str, plan: Plan) -> Any:
-    """The value of '<kind>.<option>' in a cell, or None where its component has no such option."""
-    owner, _, option = name.partition(".")
-    options = _option_owners(cell)[owner]
-    value = getattr(options, option) if option in {f.name for f in fields(options)} else None
-    if isinstance(value, Options):
-        return plan.names.label(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _record(path: Path) -> dict[str, Any]:
     """The record of a cell as an earlier run left it; empty where there is none that can be read."""
     try:
@@ -220,17 +197,6 @@ def _record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return row if isinstance(row, dict) else {}
-
-
-def _option_owners(cell: Any) -> dict[str, Options]:
-    return {**cell.components(), "train": cell.train, "sample": cell.sample}
-
-
-def _per_class(values: set[tuple[str, Any]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name, _ in values:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
 
 
 def load(path: str | Path) -> pandas.DataFrame:
@@ -246,10 +212,15 @@ def load(path: str | Path) -> pandas.DataFrame:
     if path.suffix == ".parquet":
         return pandas.read_parquet(path)
     if (path / RECORDS).is_dir():
-        return frame([_read_record(p) for p in sorted((path / RECORDS).glob("*.json"))], order=_order(path))
+        return frame(list(records(path).values()), order=_order(path))
     if (path / "results.parquet").is_file():
         return pandas.read_parquet(path / "results.parquet")
     raise DiffbenchError(f"{path} holds no results: neither {RECORDS}/ nor results.parquet is there")
+
+
+def records(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """The records of a run by cell id, with what is no column of the frame: `left_out`, {column: its 20 values without one block of samples}."""
+    return {path.stem: _read_record(path) for path in sorted((Path(folder) / RECORDS).glob("*.json"))}
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -263,7 +234,7 @@ def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.
     """Rows as a frame with the columns in their order; `order` is the order of cell ids."""
     import pandas
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != LEFT_OUT]
     metrics = [n for n in names if n not in (*LEADING, *MEASURED, *PROVENANCE) and "." not in n]
     options = [n for n in names if "." in n]
     columns = [*LEADING, *options, *MEASURED, *metrics, *PROVENANCE]
@@ -281,9 +252,10 @@ def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.
     return table
 
 
-def write_tables(folder: Path) -> pandas.DataFrame:
-    """results.parquet and results.csv, rebuilt from the records of a run."""
+def write_tables(folder: Path, meaning: Columns) -> pandas.DataFrame:
+    """results.parquet and results.csv, rebuilt from the records of a run, and columns.json, which says what their columns mean."""
     table = load(folder)
+    write_atomically(folder / MEANING, json.dumps(meaning, indent=1).encode())
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False, write_page_checksum=True)
     write_atomically(folder / "results.parquet", parquet.getvalue())

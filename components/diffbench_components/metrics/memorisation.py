@@ -29,6 +29,7 @@ class Memorisation(SampleMetric):
 
     default_of_kind: ClassVar[bool] = True
     needs_training: ClassVar[bool] = True
+    unranked: ClassVar[tuple[str, ...]] = ("nn_distance_train", "nn_distance_held_out", "nn_distance_train_in_features", "authenticity")
 
     ratio: Annotated[float, Interval(gt=0, lt=1)] = 1 / 3         # distance to the nearest over that to the second nearest
     level: Annotated[float, Gt(0)] = 2 / 255                      # root mean square below which two images count as one
