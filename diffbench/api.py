@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffbench import finished, interrupts, tracking
+from diffbench import columns, finished, interrupts, selection, tracking
 from diffbench import matrix as matrices
 from diffbench.claims import Claims, sweep
 from diffbench.engine import Engine, Watcher
@@ -132,9 +132,12 @@ def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) 
 
     if not rows.written:
         return
-    table = write_tables(folder)
+    meaning, asked = columns.describe(made, store, engine), made.matrix.report.baseline
+    table = write_tables(folder, meaning)
+    wanted = selection.conditions(asked) if asked else []
+    baseline = frozenset(p.cell_id for p in made.cells if wanted and selection.meets(selection.named(describe_cell(p.cell, made.names)), wanted))
     facts = tables.Facts(name=made.matrix.name, floors=of_real_images(made.floors, store, engine), copies=of_real_images(made.copies, store, engine),
-                         machine=environment(made.device)["machine"])
+                         machine=environment(made.device)["machine"], columns=meaning, records=rows.written, baseline=baseline)
     tables.write(folder, table, made.matrix.report.rows, made.matrix.report.columns, facts)
     for planned in made.cells:
         outcome = engine.outcomes.get(planned.stages.get("sample", ""))
