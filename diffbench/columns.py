@@ -90,9 +90,8 @@ def read(folder: Path) -> Columns:
 
 
 def _better(metric: Any, name: str) -> str | None:
-    if name in metric.unranked:
-        return None
-    return "higher" if metric.higher_is_better else "lower"
+    higher = metric.higher_is_better if name == "" else metric.directions.get(name)
+    return None if higher is None else "higher" if higher else "lower"
 
 
 def _option_owners(cell: Any) -> dict[str, Options]:

@@ -52,30 +52,22 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over seeds; `low` to `high` is the 95 % interval of `debiased`, all NaN where the data give none."""
+    """A mean over seeds, with its error, which is NaN where the data give none."""
 
     value: float                      # mean of the numbers as printed
     debiased: float                   # mean of those without bias
     standard_error: float             # of `debiased`
     degrees: float                    # of freedom of that
+    low: float                        # 95 % interval of `debiased`; of a single row the one that its metric gives
+    high: float
     design: str                       # "one", "together", "training", "sampling" or "crossed": see `design_of`
     seeds: tuple[Seeds, ...]          # used
     spread: Spread
 
     @property
     def half_width(self) -> float:
-        """Of the interval: the smallest difference from zero that this would have called significant."""
+        """The smallest difference from zero that this would have called significant."""
         return t_quantile(self.degrees) * self.standard_error
-
-    @property
-    def low(self) -> float:
-        """Lower end."""
-        return self.debiased - self.half_width
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-        return self.debiased + self.half_width
 
     @property
     def p(self) -> float:
@@ -129,7 +121,10 @@ def estimate(numbers: Mapping[Seeds, Number]) -> Estimate:
     else:
         samplings = len({s.sampling for s in seeds})
         variance, degrees, spread = _crossed(y.reshape(-1, samplings))
-    return Estimate(value=float(numpy.mean([n.value for n in used])), debiased=float(y.mean()), standard_error=math.sqrt(variance), degrees=degrees,
+    middle, error = float(y.mean()), math.sqrt(variance)
+    half = t_quantile(degrees) * error
+    low, high = (used[0].low, used[0].high) if design == "one" and not math.isnan(used[0].low) else (middle - half, middle + half)
+    return Estimate(value=float(numpy.mean([n.value for n in used])), debiased=middle, standard_error=error, degrees=degrees, low=low, high=high,
                     design=design, seeds=seeds, spread=spread)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffbench.contracts import Component
 from diffbench.uncertainty import Jackknife
-from diffbench.values import Evidence, Progress, Real, Split, silent
+from diffbench.values import Evidence, Progress, Real, Split, TrainedModel, silent
 
 
 class Dataset(Component):
@@ -90,12 +90,16 @@ class Metric(Component):
 
     kind = "metric"
     looks_at: ClassVar[Literal["samples", "denoiser"]]
-    higher_is_better: ClassVar[bool] = False
-    unranked: ClassVar[tuple[str, ...]] = ()          # names of its numbers that are better neither high nor low
+    higher_is_better: ClassVar[bool] = False          # of the main column
+    directions: ClassVar[Mapping[str, bool]] = {}     # and of its other columns by name, where one is better
 
     def column(self, extractor: Extractor) -> str:
         """Name of the main column."""
         return self.component_name()
+
+    def for_smoke(self) -> Metric:
+        """The same with as little work as still walks its code: what `--smoke` measures."""
+        return self
 
 
 class SampleMetric(Metric):
@@ -114,3 +118,13 @@ class SampleMetric(Metric):
         A Jackknife gives four columns: its value, and "_debiased", "_low" and "_high"; its 20 values with a block left out are kept
         beside the numbers, so that two rows can be compared block by block.
         """
+
+
+class DenoiserMetric(Metric):
+    """A metric of the trained denoiser itself, in which no sample is drawn: measured once for all cells that share a training."""
+
+    looks_at = "denoiser"
+
+    @abstractmethod
+    def measure(self, model: TrainedModel, progress: Progress = silent) -> dict[str, float | Jackknife]:
+        """Numbers by name, as for `SampleMetric`; a function of the model and its seed alone."""

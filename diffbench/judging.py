@@ -1,4 +1,4 @@
-"""The stages that judge images: extractor and judge, what they see, and the metrics."""
+"""The stages that judge: extractor and judge, what they see, and the metrics, of images and of denoisers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from diffbench import training
 from diffbench.classifier import Classifier, fit_classifier
 from diffbench.context import Context, Files, as_json
+from diffbench.denoiser import as_condition, condition_of
 from diffbench.errors import Diverged
-from diffbench.evaluation import Dataset
+from diffbench.evaluation import Dataset, SampleMetric
 from diffbench.frechet import Moments, moments
 from diffbench.uncertainty import Jackknife
-from diffbench.values import Evidence, Real, Split
+from diffbench.values import Denoise, Evidence, Prediction, Real, Split, TrainedModel
 
 
 def extractor(context: Context) -> Files:
@@ -54,8 +56,14 @@ def features(context: Context) -> Files:
 
 
 def evaluate(context: Context) -> Files:
-    """One metric of one set of images; of a split of real ones where no samples are given: the floor, and what copies would have."""
+    """One metric of one set of images, or of one trained denoiser."""
     metric = context.component("metric")
+    measured = metric.measure(_model(context), context.progress) if metric.looks_at == "denoiser" else _of_samples(context, metric)
+    return {"values.json": as_json(as_columns(measured))}
+
+
+def _of_samples(context: Context, metric: SampleMetric) -> dict[str, float | Jackknife]:
+    """Of a split of real images where no samples are given: the floor, and what copies would have."""
     names = ("reference", "held_out", "train") if metric.needs_training else ("reference", "held_out")
     real = Real(**{name: _evidence(context.tensors("reference", f"{name}.safetensors")) for name in names})
     if "features" in context.parents:
@@ -63,7 +71,25 @@ def evaluate(context: Context) -> Files:
     else:
         generated = getattr(real, context.task["split"]) if context.task["split"] in names else _evidence(context.tensors("reference", "train.safetensors"))
         generated = some_of(generated, context.task.get("count"))
-    return {"values.json": as_json(as_columns(metric.measure(generated, real)))}
+    return metric.measure(generated, real)
+
+
+def _model(context: Context) -> TrainedModel:
+    """The denoiser of a training, plainly conditional: no guidance, no clipping."""
+    cell = context.cell()
+    network = training.build(cell, context.device).eval().requires_grad_(False)
+    network.load_state_dict(context.tensors("train", "weights.safetensors"))
+    held_out = cell.dataset.load()["held_out"]
+    conditions = condition_of(held_out)
+
+    def of_rows(rows: Tensor) -> Denoise:
+        told = None if conditions is None else as_condition(conditions[rows].to(context.device))
+
+        def denoise(x_t: Tensor, t: float) -> Prediction:
+            said = network.denoise(x_t.float(), t, told, torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device))
+            return Prediction(*(None if part is None else part.to(x_t.dtype) for part in said))
+        return denoise
+    return TrainedModel(denoise=of_rows, schedule=cell.noise_schedule, held_out=held_out, device=context.device, seed=cell.seed)
 
 
 def as_columns(measured: dict[str, float | Jackknife]) -> dict[str, dict[str, Any]]:

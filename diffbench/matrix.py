@@ -52,9 +52,9 @@ class Cell:
     seed: int
 
     @property
-    def sample_seed(self) -> int:
-        """The seed of all noise of sampling: its own, or that of the training."""
-        return self.seed if self.sample.seed == "cell" else self.sample.seed
+    def noise_seed(self) -> int:
+        """Seed of the noise that its samples are drawn from."""
+        return self.seed if self.sample.seed == "cell" else int(self.sample.seed)
 
     def components(self) -> dict[str, Any]:
         """Its components by kind, in the order of the result table."""
@@ -63,11 +63,8 @@ class Cell:
     def identity(self, names: Names) -> dict[str, Any]:
         """What makes two cells the same."""
         parts = {kind: names.identity(c, "training", "sampling", "measuring") for kind, c in self.components().items()}
-        return parts | {"train": settings_json(self.train, identity=True), "sample": self.drawn_with(), "seed": self.seed}
-
-    def drawn_with(self) -> dict[str, Any]:
-        """What is drawn, for an identity: with the seed of the noise as a number, however it was written."""
-        return settings_json(self.sample, identity=True) | {"seed": self.sample_seed}
+        return parts | {"train": settings_json(self.train, identity=True), "sample": settings_json(self.sample, identity=True) | {"seed": self.noise_seed},
+                        "seed": self.seed}
 
 
 @functools.cache

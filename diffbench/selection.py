@@ -16,7 +16,7 @@ from diffbench.errors import DiffbenchError, MatrixError, did_you_mean
 if TYPE_CHECKING:
     from diffbench.settings import Report
 
-SEEDS = ("seed", "sample_seed")
+SEEDS = ("seed", "noise_seed")
 STEPS = ("steps", "scheduler.steps")
 _COMMA = re.compile(r",(?![^\[]*\])")                     # not inside of a list
 
@@ -32,7 +32,7 @@ def named(cell: Mapping[str, Any]) -> Named:
         elif key != "seed":
             _add(found, key, value)
     of_noise = cell["sample"].get("seed", "cell")
-    return found | {"steps": found["scheduler.steps"], "seed": cell["seed"], "sample_seed": cell["seed"] if of_noise == "cell" else of_noise}
+    return found | {"steps": found["scheduler.steps"], "seed": cell["seed"], "noise_seed": cell["seed"] if of_noise == "cell" else of_noise}
 
 
 def conditions(text: str) -> list[tuple[str, Any]]:
@@ -42,7 +42,7 @@ def conditions(text: str) -> list[tuple[str, Any]]:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not key or not equals or not value:
             raise DiffbenchError(f"{text!r}: write KEY=VALUE, such as scheduler=ddim,steps=50 or conditioning.scale=[1.5, 3.0]; got {part.strip()!r}")
-        key = {"sample.seed": "sample_seed", "scheduler.steps": "steps"}.get(key, key)
+        key = {"sample.seed": "noise_seed", "scheduler.steps": "steps"}.get(key, key)
         try:
             found.append((key.replace("-", "_"), yaml_file.parse(value, key).data))
         except MatrixError as error:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 BLOCKS = 20
 FEWEST = 2 * BLOCKS                   # two samples a block: below it there is no interval
 _T_QUANTILE = 2.093024054408263       # Student's t with BLOCKS - 1 degrees of freedom, 97.5 %
+_Z_QUANTILE = 1.959963984540054       # standard normal, 97.5 %
 
 
 class Jackknife(NamedTuple):
@@ -70,6 +71,31 @@ def jackknifed_mean(values: Tensor, blocks: Tensor | None) -> float | Jackknife:
     """The mean of one number per sample, [N]: without bias."""
     values = values.double()
     return jackknifed(lambda kept: float(values[kept].mean()), blocks, len(values), is_biased=False)
+
+
+def jackknifed_share(hits: Tensor, blocks: Tensor | None) -> float | Jackknife:
+    """The share of samples that hit, bool [N]: without bias, with Wilson's interval.
+
+    A jackknife of no hits at all would give an interval without width, and of few one that begins below 0.
+    Samples count as independent: where classes differ in their shares and are asked for in turn, the interval is wider than it need be.
+    """
+    share = jackknifed_mean(hits, blocks)
+    if not isinstance(share, Jackknife):
+        return share
+    low, high = wilson(int(hits.sum()), len(hits))
+    return share._replace(low=low, high=high)
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, from k of n: where |p - k/n| = z sqrt(p (1 - p)/n). In [0, 1], with a width at k = 0 and k = n.
+
+    Source: Wilson 1927, JASA 22(158), p. 209-212.
+    """
+    p, z2 = k / n, _Z_QUANTILE**2
+    centre = p + z2 / (2 * n)
+    half = _Z_QUANTILE * (p * (1 - p) / n + z2 / (4 * n**2)) ** 0.5
+    # At k = 0 and k = n one end is 0 or 1 exactly, which rounding misses.
+    return 0.0 if k == 0 else (centre - half) / (1 + z2 / n), 1.0 if k == n else (centre + half) / (1 + z2 / n)
 
 
 def jackknife(value: float, left_out: Tensor, *, is_biased: bool = True) -> Jackknife:

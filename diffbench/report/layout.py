@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 
 STEPS = ("steps", "scheduler.steps")
-SEEDS = {"sample.seed": "sample_seed"}
+SEEDS = {"sample.seed": "noise_seed"}
 NAMING = ("dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing", "scheduler")
 
 

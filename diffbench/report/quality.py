@@ -67,7 +67,7 @@ def sheet(table: pandas.DataFrame, column: str, better: str | None, records: Map
     against: Configuration | None = None
     for row in there.to_dict("records"):
         key = tuple(row[name] for name in across + down)
-        numbers.setdefault(key, {})[Seeds(row["seed"], row["sample_seed"])] = number_of(row, column, records.get(row["cell_id"], {}))
+        numbers.setdefault(key, {})[Seeds(row["seed"], row["noise_seed"])] = number_of(row, column, records.get(row["cell_id"], {}))
         against = key if row["cell_id"] in baseline else against
     means = {key: estimate(some) for key, some in numbers.items()}
     is_baseline = against is not None

@@ -11,7 +11,7 @@ from typing import Any
 import pandas
 
 from diffbench.columns import Columns
-from diffbench.report import quality
+from diffbench.report import cost, quality
 from diffbench.report.layout import layout, markdown, named, pivot
 from diffbench.store import write_atomically
 
@@ -45,9 +45,11 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
         for name, frame in zip(("means.csv", "differences.csv"), quality.as_frames([s for s, _ in sheets]), strict=True):
             write_atomically(folder / name, frame.to_csv(index=False).encode())
     if table["sample_images_per_second"].notna().any():
-        parts = [f"# Throughput, {facts.name}", _throughput_caption(table, facts),
-                 _section(table, "sample_images_per_second", rows, columns, _rate("sample_images_per_second"),
+        parts = [f"# Throughput, {facts.name}", cost.caption(table, facts.machine),
+                 _section(table, "sample_images_per_second", rows, columns, cost.rate("sample_images_per_second"),
                           "`sample_images_per_second`, higher is better", best=max),
+                 _section(table, "sample_images_per_anchor", rows, columns, cost.relative(table),
+                          "Speed as a share of the fastest, by laps of an anchor timed in turns with each: what to compare, for the machine drifts", best=max),
                  _cost(table), _not_measured(table)]
         write_atomically(folder / "throughput.md", _joined(parts))
         write_atomically(folder / "throughput.csv", pivot(table, "sample_images_per_second", rows, columns).to_csv().encode())
@@ -81,13 +83,6 @@ def _section(table: pandas.DataFrame, value: str, rows: tuple[str, ...], columns
     body = [[*line, *(texts.get(head + line, "") for head in heads)] for line in lines]
     titles = [*down, *(" ".join(map(str, head)) for head in heads)]
     return f"## {title}\n\n{markdown(titles, body)}"
-
-
-def _rate(column: str) -> Callable[[pandas.DataFrame], str]:
-    def show(part: pandas.DataFrame) -> str:
-        first = part.iloc[0]
-        return f"{first[column]:.0f} ({first[f'{column}_low']:.0f} to {first[f'{column}_high']:.0f})"
-    return show
 
 
 def _title(s: quality.Sheet, part: pandas.DataFrame, sheets: list[tuple[quality.Sheet, pandas.DataFrame]]) -> str:
@@ -129,24 +124,11 @@ def _floors(s: quality.Sheet, part: pandas.DataFrame, facts: Facts) -> list[str]
     return lines
 
 
-def _throughput_caption(table: pandas.DataFrame, facts: Facts) -> str:
-    first = table[table["sample_images_per_second"].notna()].iloc[0]
-    machine = ", ".join(f"{k} {v}" for k, v in facts.machine.items())
-    return (f"Images per second of whole sampler runs, guidance included, batches of {first['throughput_batch_size']}: median and quartiles of "
-            f"repeated runs after warm-up, device to itself, synchronised. Machine: {machine}. Figures of different machines do not compare.")
-
-
 def _cost(table: pandas.DataFrame) -> str:
     """What one network evaluation costs, by backbone."""
     measured = table[table["parameters"].notna()]
-    options = [c for c in table.columns if c.startswith("backbone.")]
-    body = []
-    for key, part in named(measured, ["backbone", *options]).groupby(["backbone", *options], sort=False):
-        train = part["train_images_per_second"].dropna()
-        body.append([*key, f"{int(part['parameters'].iloc[0]):,}", f"{part['gmac_per_nfe'].iloc[0]:.4g}", f"{1e3 * part['seconds_per_nfe'].median():.3g}",
-                     f"{train.median():.0f}" if len(train) else ""])
-    titles = ["backbone", *options, "parameters", "GMAC per NFE", "ms per NFE and batch", "training images per second"]
-    return "## Cost of a network\n\n" + markdown(titles, body)
+    naming = ["backbone", *(c for c in table.columns if c.startswith("backbone."))]
+    return "## Cost of a network\n\n" + markdown(*cost.networks(named(measured, naming), naming))
 
 
 def _not_measured(table: pandas.DataFrame) -> str:

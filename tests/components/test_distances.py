@@ -1,10 +1,8 @@
 """KID, precision and recall, density and coverage, sliced Wasserstein: known values, two libraries, and who is not fooled."""
 
-import math
-
 import pytest
 import torch
-from diffbench_components.metrics.features import distances, nearest
+from diffbench_components.metrics.features import nearest, squared_distances
 from diffbench_components.metrics.kid import kernel_distance
 from diffbench_components.metrics.sliced_wasserstein import squared_distance
 from torch_fidelity.metric_kid import kid_features_to_metric
@@ -117,13 +115,13 @@ def test_collapse_is_precise_and_covers_nothing():
 
 
 def test_sliced_wasserstein_in_one_dimension_is_the_distance_of_quantiles():
-    x, y = normal(0, 3, 1).sort(0).values, normal(1, 5, 1).sort(0).values
+    x, y = normal(0, 1, 3).sort(1).values, normal(1, 1, 5).sort(1).values
     levels = (torch.arange(15, dtype=D64) + 0.5) / 15                     # steps of 1/3 and 1/5 are constant between multiples of 1/15
-    by_hand = sum(float(x[int(q * 3)] - y[int(q * 5)]) ** 2 for q in levels) / 15
+    by_hand = sum(float(x[0, int(q * 3)] - y[0, int(q * 5)]) ** 2 for q in levels) / 15
     assert float(squared_distance(x, y)) == pytest.approx(by_hand, rel=1e-12)
     from scipy.stats import wasserstein_distance
     moved = squared_distance(x, x + 2.5)
-    assert float(moved) == pytest.approx(2.5**2, rel=1e-12) and wasserstein_distance(x[:, 0], x[:, 0] + 2.5) == pytest.approx(2.5)
+    assert float(moved) == pytest.approx(2.5**2, rel=1e-12) and wasserstein_distance(x[0], x[0] + 2.5) == pytest.approx(2.5)
 
 
 def test_sliced_wasserstein_of_a_shift_is_its_square_over_the_dimensions():
@@ -136,11 +134,11 @@ def test_sliced_wasserstein_of_a_shift_is_its_square_over_the_dimensions():
 
 def test_distances_keep_their_digits():
     x = normal(0, 40, 6) + 1e6
-    assert torch.equal(distances(x, x).diagonal(), torch.zeros(40, dtype=D64))
-    assert torch.allclose(distances(x, x + 1e-3).diagonal(), torch.full((40,), 1e-3 * math.sqrt(6), dtype=D64), rtol=1e-5)
+    assert torch.equal(squared_distances(x, x).diagonal(), torch.zeros(40, dtype=D64))
+    assert torch.allclose(squared_distances(x, x + 1e-3).diagonal(), torch.full((40,), 6e-6, dtype=D64), rtol=1e-5)
     near, which = nearest(x, x, 2, is_same=True)
     apart = torch.cdist(x - 1e6, x - 1e6) + torch.diag(torch.full((40,), torch.inf, dtype=D64))
-    assert torch.allclose(near, apart.topk(2, largest=False).values, rtol=1e-4) and torch.equal(which[:, 0], apart.argmin(1))
+    assert torch.allclose(near.sqrt(), apart.topk(2, largest=False).values, rtol=1e-4) and torch.equal(which[:, 0], apart.argmin(1))
 
 
 @pytest.mark.parametrize("metric", COPIED)

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from diffbench import DataError, Evidence, Real
+import diffbench
+from diffbench import DataError, Evidence, Real, sampling
+from diffbench.denoiser import to_pixels
 from diffbench.judging import as_columns, some_of
+from diffbench.testing.oracles import KnownImages
 from tests.components.test_metrics import EXTRACTOR
 from tests.conftest import REGISTRY
 from tests.test_classifier import digits
@@ -77,3 +80,29 @@ def test_without_training_images_it_is_refused():
     splits = real()
     with pytest.raises(DataError, match="two training"):
         METRIC.measure(splits.held_out, Real(reference=splits.reference, held_out=splits.held_out))
+
+
+def test_the_oracle_memoriser_sampled_by_us_is_caught_and_every_distance_likes_it():
+    """The exact denoiser of the training images, 12 Heun steps, as many samples as there are held-out images; then all as for any model.
+
+    In equal steps of log-SNR: in equal steps of t all samples are copies too, but some images come more often than others.
+    """
+    splits, known = digits()[0], real()
+    count = len(splits["held_out"].images)
+    schedule, heun = REGISTRY.create("noise_schedule", "cosine"), REGISTRY.create("scheduler", "heun", steps=12)
+    spacing = REGISTRY.create("spacing", "log_snr")
+    denoise = KnownImages(schedule=schedule, images=splits["train"].images.double() / 127.5 - 1)
+    x_T = sampling.initial(schedule, spacing, 12, range(count), (1, 8, 8)).double()
+    generated = seen(to_pixels(diffbench.sample(denoise, schedule, heun, x_T, spacing=spacing).x_0))
+    found = as_columns(METRIC.measure(generated, known))["values"]
+    assert found[""] > 0.95 and found["_low"] > 0.9 and found["near_copy_share_of_held_out"] < 0.02
+    assert found["authenticity"] < 0.1 < 0.35 < found["authenticity_of_held_out"]
+    assert found["nn_distance_train"] < 0.01 < 0.05 < found["nn_distance_train_of_held_out"]
+    to_train = Real(reference=known.train, held_out=known.held_out)
+    copied, fresh = ({name: REGISTRY.create("metric", name).measure(some, to_train) for name in ("fid", "kid", "sliced_wasserstein", "prdc")}
+                     for some in (generated, known.held_out))
+    for name in ("fid", "sliced_wasserstein"):
+        assert copied[name][""].debiased < fresh[name][""].debiased, name
+    assert copied["kid"][""].low <= 0, "nothing is closer to a set than 0, which an unbiased estimate passes by chance"
+    for name in ("", "density", "coverage"):
+        assert copied["prdc"][name].value >= fresh["prdc"][name].value, name

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diffbench import DataError, Diverged, Evidence
 
-PAIRS = 1 << 24                       # distances held at once: 128 MiB in float64
+PAIRS = 1 << 22                       # distances held at once: 32 MiB in float64
+NEAR = 1e-10                          # of the squared size of features: closer squares have lost too many digits
 
 
 def pair_of(generated: Evidence, reference: Evidence, what: str) -> tuple[Tensor, Tensor]:
@@ -29,23 +30,27 @@ def in_rows(x: Tensor, columns: int) -> Iterator[tuple[slice, Tensor]]:
         yield slice(first, min(first + size, len(x))), x[first : first + size]
 
 
-def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distances [N, M], float64. By differences of squares: about 1e-7 of the features' size is lost, nothing of equal features."""
-    squares = x.square().sum(1)[:, None] + y.square().sum(1)[None] - 2 * (x @ y.T)
-    d = squares.clamp_(min=0).sqrt_()
-    # Where a difference is small against the features the digits are gone: those are worked out directly.
-    near = d < 1e-5 * (x.square().sum(1)[:, None] + y.square().sum(1)[None]).sqrt()
-    rows, columns = near.nonzero(as_tuple=True)
-    d[rows, columns] = (x[rows] - y[columns]).square().sum(1).sqrt()
-    return d
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|², float64 [N, M], to about 1e-5 relative or better; exactly 0 for equal vectors, exact for small integers."""
+    # Seen from a point of the set: far from the origin all digits would go into |x|² + |y|² - 2 x·y. A set of copies is all zeros then.
+    x, y = x - y[0], y - y[0]
+    x_squares, y_squares = x.square().sum(1), y.square().sum(1)
+    squares = torch.addmm(y_squares[None], x, y.T, alpha=-2).add_(x_squares[:, None]).clamp_(min=0)
+    # What is small against both sizes is worked out from the difference itself, so many pairs at a time.
+    threshold = NEAR * (x_squares + y_squares.max())
+    suspect = (squares.amin(1) < threshold).nonzero()[:, 0]
+    rows, columns = (squares[suspect] < threshold[suspect, None]).nonzero(as_tuple=True)
+    for at, row in in_rows(suspect[rows], x.shape[1]):
+        squares[row, columns[at]] = (x[row] - y[columns[at]]).square().sum(1)
+    return squares
 
 
 def nearest(x: Tensor, y: Tensor, count: int, *, is_same: bool = False) -> tuple[Tensor, Tensor]:
-    """(distances, indices) of the `count` nearest of y to each of x, [N, count] ascending; is_same: x is y, and none is its own neighbour."""
+    """(squared distances, indices) of the `count` nearest of y to each of x, [N, count] ascending; is_same: x is y, and none is its own neighbour."""
     parts = []
     for rows, part in in_rows(x, len(y)):
-        d = distances(part, y)
+        squares = squared_distances(part, y)
         if is_same:
-            d[torch.arange(len(part)), torch.arange(rows.start, rows.stop)] = torch.inf
-        parts.append(d.topk(count, largest=False))
+            squares[torch.arange(len(part)), torch.arange(rows.start, rows.stop)] = torch.inf
+        parts.append(squares.topk(count, largest=False))
     return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])

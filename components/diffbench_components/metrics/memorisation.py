@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 from annotated_types import Gt, Interval
 from torch import Tensor
 
-from diffbench import DataError, Evidence, Extractor, Jackknife, Real, SampleMetric, blocks_of, jackknifed, jackknifed_mean
+from diffbench import DataError, Evidence, Extractor, Jackknife, Real, SampleMetric, blocks_of, jackknifed, jackknifed_share
 from diffbench_components.metrics.features import nearest, pair_of
 
 
@@ -29,7 +31,7 @@ class Memorisation(SampleMetric):
 
     default_of_kind: ClassVar[bool] = True
     needs_training: ClassVar[bool] = True
-    unranked: ClassVar[tuple[str, ...]] = ("nn_distance_train", "nn_distance_held_out", "nn_distance_train_in_features", "authenticity")
+    directions: ClassVar[Mapping[str, bool]] = {"authenticity": True}
 
     ratio: Annotated[float, Interval(gt=0, lt=1)] = 1 / 3         # distance to the nearest over that to the second nearest
     level: Annotated[float, Gt(0)] = 2 / 255                      # root mean square below which two images count as one
@@ -40,27 +42,31 @@ class Memorisation(SampleMetric):
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
         if real.train is None or min(len(real.train.images), len(real.held_out.images)) < 2:
             raise DataError("memorisation needs at least two training and two held-out images")
-        own = nearest(*[pair_of(real.train, real.train, "memorisation")[0]] * 2, 1, is_same=True)[0][:, 0]
         blocks = blocks_of(generated)
-        of_generated, of_held_out = (self._seen(some, real, own) for some in (generated, real.held_out))
+        of_generated = self._seen(generated, real)
+        of_held_out = of_generated if generated is real.held_out else self._seen(real.held_out, real)
         measured: dict[str, float | Jackknife] = {}
         for name, values in of_generated.items():
-            column = "" if name == "near_copy_share" else name
-            measured[column] = jackknifed_mean(values, blocks) if name in ("near_copy_share", "authenticity") else _median(values, blocks)
-            still = of_held_out.get(name)
-            if still is not None:
-                measured[f"{name}_of_held_out"] = float(still.mean() if name in ("near_copy_share", "authenticity") else still.median())
+            is_share = values.dtype == torch.bool
+            measured["" if name == "near_copy_share" else name] = jackknifed_share(values, blocks) if is_share else _median(values, blocks)
+            if name in of_held_out:
+                still = of_held_out[name]
+                measured[f"{name}_of_held_out"] = float(still.double().mean() if is_share else still.median())
         return measured
 
-    def _seen(self, some: Evidence, real: Real, own: Tensor) -> dict[str, Tensor]:
-        """Each number for each image, float64 [N]; own: distance of each training image to its nearest other one, in features."""
+    def _seen(self, some: Evidence, real: Real) -> dict[str, Tensor]:
+        """Each number for each image, [N]: bool for what is a share, float64 for what has a median."""
         train = pixels(real.train)
-        d, _ = nearest(pixels(some), train, 2)
-        features, which = nearest(*pair_of(some, real.train, "memorisation"), 1)
-        found = {"near_copy_share": ((d[:, 0] < self.ratio * d[:, 1]) | (d[:, 0] < self.level)).double(), "nn_distance_train": d[:, 0]}
+        first, second = nearest(pixels(some), train, 2)[0].sqrt().unbind(1)
+        found = {"near_copy_share": (first < self.ratio * second) | (first < self.level), "nn_distance_train": first}
         if some is not real.held_out:
-            found["nn_distance_held_out"] = nearest(pixels(some), pixels(real.held_out), 1)[0][:, 0]
-        return found | {"nn_distance_train_in_features": features[:, 0], "authenticity": (features[:, 0] > own[which[:, 0]]).double()}
+            found["nn_distance_held_out"] = nearest(pixels(some), pixels(real.held_out), 1)[0][:, 0].sqrt()
+        features, known = pair_of(some, real.train, "memorisation")
+        squares, which = (of_each[:, 0] for of_each in nearest(features, known, 1))
+        # Only of those training images that are somebody's nearest: their nearest but themselves.
+        needed, place = which.unique(return_inverse=True)
+        own = nearest(known[needed], known, 2)[0][:, 1]
+        return found | {"nn_distance_train_in_features": squares.sqrt(), "authenticity": squares > own[place]}
 
 
 def pixels(evidence: Evidence) -> Tensor:

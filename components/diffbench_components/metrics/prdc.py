@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -9,10 +10,11 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import DataError, Evidence, Extractor, Jackknife, Real, SampleMetric, blocks_of, jackknife, jackknifed_mean
-from diffbench_components.metrics.features import distances, in_rows, nearest, pair_of
+from diffbench import DataError, Evidence, Extractor, Jackknife, Real, SampleMetric, blocks_of, jackknife, jackknifed_mean, jackknifed_share
+from diffbench_components.metrics.features import in_rows, nearest, pair_of, squared_distances
 
 BLOCKS = 20
+EDGE = 1 + 1e-9                       # a point on the edge of a ball is inside, however rounding falls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Prdc(SampleMetric):
 
     prefers_copies: ClassVar[bool] = True
     higher_is_better: ClassVar[bool] = True
+    directions: ClassVar[Mapping[str, bool]] = {"recall": True, "density": True, "coverage": True}
     examples = ({}, {"k": 3})
 
     def column(self, extractor: Extractor) -> str:
@@ -43,63 +46,64 @@ class Prdc(SampleMetric):
             raise DataError(f"balls that reach to neighbour {self.k} need more than {self.k} samples in a set, got {len(x)} generated and {len(y)} real ones")
         blocks = blocks_of(generated)
         inside, held = _balls_of_reference(x, y, self.k, blocks)
-        return {"": jackknifed_mean(inside > 0, blocks), "recall": _recall(x, y, self.k, blocks), "density": jackknifed_mean(inside.double() / self.k, blocks),
-                "coverage": _share_without(held, blocks)}
+        return {"": jackknifed_share(inside > 0, blocks), "recall": _recall(x, y, self.k, blocks),
+                "density": jackknifed_mean(inside.double() / self.k, blocks), "coverage": _share(held, blocks)}
 
 
 def _balls_of_reference(x: Tensor, y: Tensor, k: int, blocks: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(in how many balls of y each x lies, [N]; whether each ball holds an x of each block, bool [M, 20] or, without blocks, [M, 1])."""
-    radius = nearest(y, y, k, is_same=True)[0][:, -1]             # [M]
-    columns = 1 if blocks is None else BLOCKS
+    """(in how many balls of y each x lies, [N]; whether each ball holds an x, and one beside each block, bool [M, 21])."""
+    radius = nearest(y, y, k, is_same=True)[0][:, -1] * EDGE      # squared, [M]
     block = torch.zeros(len(x), dtype=torch.int64) if blocks is None else blocks
-    inside, held = [], torch.zeros(columns, len(y), dtype=torch.bool)
+    inside, holds = [], torch.zeros(len(y), BLOCKS, dtype=torch.bool)
     for rows, part in in_rows(x, len(y)):
-        is_inside = distances(part, y) <= radius                  # [rows, M]
+        is_inside = squared_distances(part, y) <= radius          # [rows, M]
         inside.append(is_inside.sum(1))
-        for j in range(columns):
-            held[j] |= is_inside[block[rows] == j].any(0)
-    return torch.cat(inside), held.T
-
-
-def _share_without(holds: Tensor, blocks: Tensor | None) -> float | Jackknife:
-    """The share of rows in which any column is true, and the same without each column; holds: bool [M, 20], a column for each block."""
-    value = float(holds.any(1).double().mean())
-    if blocks is None:
-        return value
-    others = holds.sum(1, keepdim=True) > holds.long()            # true in some other column
-    return jackknife(value, others.double().mean(0), is_biased=False)
+        sample, ball = is_inside.nonzero(as_tuple=True)
+        holds[ball, block[rows][sample]] = True
+    others = holds.sum(1, keepdim=True) > holds.long()            # true in some other block
+    return torch.cat(inside), torch.cat([holds.any(1, keepdim=True), others], 1)
 
 
 def _recall(x: Tensor, y: Tensor, k: int, blocks: Tensor | None) -> float | Jackknife:
-    """Share of y inside some ball of x; without a block the balls of the others reach farther."""
-    radius = nearest(x, x, k, is_same=True)[0][:, -1:].T          # [1, N]
-    if blocks is None or len(x) - int(blocks.bincount().max()) <= k:
-        return float(_reached(x, y, radius)[0])                   # without a block there would be no k-th neighbour
-    shares = _reached(x, y, torch.cat([radius, _radii_without(x, k, blocks)]))
-    return jackknife(float(shares[0]), shares[1:], is_biased=False)
+    """The share of y inside some ball of x. Without a block some balls are gone and others grow: their radii are all known beforehand."""
+    if blocks is not None and len(x) - int(blocks.bincount().max()) <= k:
+        blocks = None                                             # without a block there would be no k-th neighbour
+    radii = _radii(x, k, blocks)                                  # squared, [N, 1 or 21]
+    largest, reached = radii.amax(1), torch.zeros(len(y), radii.shape[1], dtype=torch.bool)
+    for rows, part in in_rows(y, len(x)):
+        squares = squared_distances(part, x)
+        real, ball = (squares <= largest).nonzero(as_tuple=True)
+        for some, at in in_rows(ball, radii.shape[1]):            # pairs that touch at all: few
+            touches = squares[real[some], at][:, None] <= radii[at]
+            which, column = touches.nonzero(as_tuple=True)
+            reached[rows.start + real[some][which], column] = True
+    return _share(reached, blocks)
 
 
-def _radii_without(x: Tensor, k: int, blocks: Tensor) -> Tensor:
-    """The distance of each x to its k-th neighbour outside of each block, [20, N]; below 0, which no distance is, for those in the block."""
-    spare = min(len(x) - 1, 2 * k + 10)
-    d, which = nearest(x, x, spare, is_same=True)                 # [N, spare]
-    radii = torch.full((BLOCKS, len(x)), -1.0, dtype=torch.float64)
-    for j in range(BLOCKS):
-        outside = blocks[which] != j
-        place = (outside.cumsum(1) == k).long().argmax(1)         # of the k-th neighbour that is left
-        radii[j] = d.gather(1, place[:, None])[:, 0]
-        short = (outside.sum(1) < k).nonzero()[:, 0]              # one block holds nearly all its neighbours: looked for among all
-        if len(short):
-            kept = (blocks != j).nonzero()[:, 0]
-            radii[j, short] = torch.stack([distances(x[i : i + 1], x[kept[kept != i]]).topk(k, largest=False).values[0, -1] for i in short.tolist()])
-        radii[j, blocks == j] = -1.0
-    return radii
+def _radii(x: Tensor, k: int, blocks: Tensor | None) -> Tensor:
+    """Squared distance of each x to its k-th neighbour, [N, 1]; with blocks, [N, 21]: of all, then without each block, -1 for those in it."""
+    count = k if blocks is None else min(4 * k, len(x) - 1)       # a block rarely has more of the nearest 4 k than 3 k
+    while True:
+        near, which = nearest(x, x, count, is_same=True)          # [N, count]
+        if blocks is None:
+            return near[:, k - 1 : k] * EDGE
+        radii, block = [near[:, k - 1]], blocks[which]
+        for j in range(BLOCKS):
+            rank = (block != j).cumsum(1)                         # among those that stay
+            radius = near.gather(1, (rank >= k).long().argmax(1, keepdim=True))[:, 0]
+            radius[rank[:, -1] < k] = torch.nan                   # more neighbours have to be looked at
+            radius[blocks == j] = -1
+            radii.append(radius)
+        found = torch.stack(radii, 1) * EDGE
+        if not found.isnan().any():
+            return found
+        count = min(2 * count, len(x) - 1)
 
 
-def _reached(x: Tensor, y: Tensor, radii: Tensor) -> Tensor:
-    """The share of y inside some ball of x, for each row of radii [R, N]; float64 [R]."""
-    found = torch.zeros(len(radii), dtype=torch.float64)
-    for _, part in in_rows(y, len(x)):
-        d = distances(part, x)
-        found += torch.stack([(d <= radius).any(1).sum() for radius in radii])
-    return found / len(y)
+def _share(holds: Tensor, blocks: Tensor | None) -> float | Jackknife:
+    """The share of rows of the first column, bool [M, 21]; where there are blocks, the others are the same without each."""
+    shares = holds.double().mean(0)
+    if blocks is None:
+        return float(shares[0])
+    share = jackknife(float(shares[0]), shares[1:], is_biased=False)
+    return share._replace(low=max(0.0, share.low), high=min(1.0, share.high))

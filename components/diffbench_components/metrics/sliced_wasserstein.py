@@ -35,15 +35,21 @@ class SlicedWasserstein(SampleMetric):
         x, y = pair_of(generated, real.reference, "a sliced Wasserstein distance")
         normals = torch.randn(x.shape[1], self.directions, dtype=torch.float64, generator=torch.Generator().manual_seed(self.seed))
         onto = normals / normals.norm(dim=0)                      # [d, directions]
-        x, y = x @ onto, (y @ onto).sort(0).values
-        return {"": jackknifed(lambda kept: float(squared_distance(x[kept].sort(0).values, y).mean()), blocks_of(generated), len(x))}
+        x, order = (x @ onto).T.contiguous().sort(1)              # [directions, N]
+        y = (y @ onto).T.contiguous().sort(1).values
+
+        def distance(kept: Tensor) -> float:
+            """Of those samples alone: sorted they stay in order, and each direction keeps as many."""
+            return float(squared_distance(x[kept[order]].view(len(x), -1), y).mean())
+        return {"": jackknifed(distance, blocks_of(generated), x.shape[1])}
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """W_2² between the columns of x [N, P] and y [M, P], each column sorted: exact for N != M too, [P]."""
-    n, m = len(x), len(y)
+    """W_2² between the rows of x [P, N] and y [P, M], each row sorted: exact for N != M too, [P]."""
+    n, m = x.shape[1], y.shape[1]
+    if n == m:
+        return (x - y).square().mean(1)
     # Both quantile functions are steps; between neighbours of the union of their ends, in units of 1/(n m), both are constant.
     ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
     widths = ends.diff(prepend=torch.zeros(1, dtype=ends.dtype)).double() / (n * m)
-    rows_x, rows_y = (ends - 1) // m, (ends - 1) // n
-    return (widths[:, None] * (x[rows_x] - y[rows_y]).square()).sum(0)
+    return (x[:, (ends - 1) // m] - y[:, (ends - 1) // n]).square() @ widths
