@@ -48,6 +48,31 @@ def test_one_seed_shows_the_interval_and_the_best_is_bold(tmp_path):
     assert "**This is not FID**" in text and "10 (9 to 11)" in speed
 
 
+def copied(share, low):
+    return {"near_copy_share": share, "near_copy_share_low": low, "near_copy_share_of_held_out": 0.01, "authenticity": 0.4, "authenticity_of_held_out": 0.5}
+
+
+def test_the_caption_names_rows_that_copy(tmp_path):
+    text, _ = written(tmp_path, [row("aa", 5.0, **copied(0.02, 0.005)), row("bb", 3.0, scheduler="ddpm", **copied(0.5, 0.4))])
+    assert ("**Near copies of training images** are 2 % to 50 % of a row's images, and 1 % of held-out real images of digits; "
+            "`authenticity` is 40 %, and 50 % for those.") in text
+    assert "**In 1 of 2 rows the whole 95 % interval lies above the held-out images; of these the distance says little:** `bb`." in text
+    text, _ = written(tmp_path, [row("aa", 5.0, **copied(0.02, 0.005))])
+    assert "No row's 95 % interval lies above the held-out images." in text
+    text, _ = written(tmp_path, [row("aa", 5.0)])
+    assert "Near copies" not in text
+    few = {k: v for k, v in copied(0.02, 0.0).items() if k != "near_copy_share_low"}
+    assert "Too few images for an interval." in written(tmp_path, [row("aa", 5.0, **few)])[0]
+
+
+def test_the_caption_says_what_real_and_copied_images_have(tmp_path):
+    known = {"fd_x": 1.5, "fd_x_debiased": 0.5, "fd_x_low": 0.1, "fd_x_high": 0.9}
+    facts = tables.Facts(name="t", floors={"digits:fd_x": known}, copies={"digits:fd_x": known | {"fd_x": 0.25}}, machine={"cpu": "some"})
+    tables.write(tmp_path, results.frame([row("a", 5.0)]), ROWS, COLUMNS, facts)
+    text = (tmp_path / "fid.md").read_text()
+    assert "held-out real images of digits, measured in the same way, are at 1.5" in text and "**Copies**: training images themselves are at 0.25." in text
+
+
 def test_cells_without_a_value_are_listed_with_their_reason(tmp_path):
     bad = {k: v for k, v in row("c", 0.0, scheduler="ddpm").items() if not k.startswith(("fd_", "class_", "sample_im"))} | {"status": "failed", "reason": "a | pipe\nand a line"}
     text, _ = written(tmp_path, [row("a", 5.0), bad])

@@ -11,7 +11,7 @@ from typing import Any
 import pandas
 
 from diffbench.columns import Columns
-from diffbench.report import cost, quality
+from diffbench.report import captions, cost, quality
 from diffbench.report.layout import layout, markdown, named, pivot
 from diffbench.store import write_atomically
 
@@ -36,7 +36,8 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
     sheets = list(_sheets(table, rows, columns, facts))
     if sheets:
         distance = sheets[0][0].column if _is_distance(sheets[0][0].column) else None
-        parts = [f"# {'Fréchet distance' if distance else 'Quality'}, {facts.name}", _caption(table, distance, [s for s, _ in sheets])]
+        parts = [f"# {'Fréchet distance' if distance else 'Quality'}, {facts.name}", _caption(table, distance, [s for s, _ in sheets]),
+                 captions.copies(table)]
         for s, part in sheets:
             parts += [_title(s, part, sheets), *_floors(s, part, facts), quality.means_of(s), quality.summary(s)]
             parts += [quality.differences_of(s)] if s.column == sheets[0][0].column else []
