@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -157,6 +157,33 @@ def differences(a: Mapping[Seeds, Number], b: Mapping[Seeds, Number]) -> dict[Se
             d = y.debiased - x.debiased
             found[seeds] = Number(y.value - x.value, d, (), d - math.hypot(y.debiased - y.low, x.high - x.debiased), d + math.hypot(y.high - y.debiased,
                                                                                                                        x.debiased - x.low))
+    return found
+
+
+def number_of(record: Mapping[str, Any], column: str) -> Number:
+    """The number a row has in a column, with what is known of its error."""
+    value, nan = float(record[column]), math.nan
+    debiased, low, high = (float(nan if record.get(f"{column}_{end}") is None else record[f"{column}_{end}"]) for end in ("debiased", "low", "high"))
+    return Number(value, value if math.isnan(debiased) else debiased, tuple(record.get("left_out", {}).get(column, ())), low, high)
+
+
+def averaged(configurations: Sequence[Mapping[Seeds, Number]]) -> dict[Seeds, Number]:
+    """The mean over configurations for each seed that all have; they are taken as given, so only seeds are at random.
+
+    Left-out values are averaged block by block; where there are none, intervals are added in squares, as if configurations were independent.
+    """
+    count, found = len(configurations), {}
+    for seeds in sorted(set.intersection(*(set(numbers) for numbers in configurations)) if count else ()):
+        some = [numbers[seeds] for numbers in configurations]
+        if count == 1:
+            found[seeds] = some[0]
+            continue
+        value, middle = (float(numpy.mean([getattr(n, name) for n in some])) for name in ("value", "debiased"))
+        if some[0].left_out and len({len(n.left_out) for n in some}) == 1:
+            found[seeds] = Number(value, middle, tuple(numpy.mean([n.left_out for n in some], axis=0).tolist()))
+        else:
+            found[seeds] = Number(value, middle, (), middle - math.hypot(*(n.debiased - n.low for n in some)) / count,
+                                  middle + math.hypot(*(n.high - n.debiased for n in some)) / count)
     return found
 
 

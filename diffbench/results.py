@@ -25,8 +25,8 @@ LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule
            "scheduler", "steps", "guidance_scale", "seed", "noise_seed")
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", *costs.COLUMNS)
 PROVENANCE = ("train_key", "extractor", "extractor_key", "extractor_weights", "extractor_remark", "judge_key", "reference_count", "sample_count",
-              "feature_count", "sample_batch_size", "sample_batch_size_asked", "clamped_share", *costs.FLAGS, "speed_remark", "device", "dtype", "threads", "cores", "torch",
-              "diffbench", "origins", "git_commit", "started_at")
+              "feature_count", "sample_batch_size", "sample_batch_size_asked", "clamped_share", *costs.FLAGS, "speed_remark", "device", "dtype", "threads",
+              "cores", "torch", "diffbench", "origins", "git_commit", "started_at")
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
 CLOCKED = re.compile(r"images_per_|seconds|started_at|peak_memory|energy|lap_spread|cores_of_others|noisy|speed_remark")
 COUNTS = ("noise_seed", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters",

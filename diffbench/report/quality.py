@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas
 
-from diffbench.comparing import Estimate, Number, Seeds, differences, estimate, holm, may_be_best, pooled
+from diffbench.comparing import Estimate, Number, Seeds, differences, estimate, holm, may_be_best, number_of, pooled
 from diffbench.report.layout import laid_out, layout, markdown, named
 
 MARK = " ≈"                           # behind an entry that the data cannot tell from the best
@@ -67,7 +67,7 @@ def sheet(table: pandas.DataFrame, column: str, better: str | None, records: Map
     against: Configuration | None = None
     for row in there.to_dict("records"):
         key = tuple(row[name] for name in across + down)
-        numbers.setdefault(key, {})[Seeds(row["seed"], row["noise_seed"])] = number_of(row, column, records.get(row["cell_id"], {}))
+        numbers.setdefault(key, {})[Seeds(row["seed"], row["noise_seed"])] = number_of(row | dict(records.get(row["cell_id"], {})), column)
         against = key if row["cell_id"] in baseline else against
     means = {key: estimate(some) for key, some in numbers.items()}
     is_baseline = against is not None
@@ -78,13 +78,6 @@ def sheet(table: pandas.DataFrame, column: str, better: str | None, records: Map
     return Sheet(column=column, better=better, down=down, across=across, means=means, reference=against, is_baseline=is_baseline,
                  to_reference={key: estimate(some) for key, some in pairs.items()},
                  by_seed={key: {seeds: n.debiased for seeds, n in some.items()} for key, some in pairs.items()})
-
-
-def number_of(row: Mapping[str, Any], column: str, record: Mapping[str, Any]) -> Number:
-    """The number a row has in a column, with what is known of its error; record: for its left-out values."""
-    value, nan = float(row[column]), math.nan
-    debiased, low, high = (float(nan if row.get(f"{column}_{end}") is None else row[f"{column}_{end}"]) for end in ("debiased", "low", "high"))
-    return Number(value, value if math.isnan(debiased) else debiased, tuple(record.get("left_out", {}).get(column, ())), low, high)
 
 
 def means_of(sheet: Sheet) -> str:
