@@ -223,7 +223,7 @@ class _Builder:
 
     def _sample_label(self, cell: Cell) -> str:
         shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.conditioning, cell.scheduler))]
-        return f"{', '.join(shown)}, seed {cell.seed}"
+        return f"{', '.join(shown)}, seed {cell.seed}" + (f", noise seed {cell.noise_seed}" if cell.noise_seed != cell.seed else "")
 
     def _add(self, name: str, content: dict[str, Any], task: dict[str, Any], parents: dict[str, str], shown: str) -> str:
         whole = {**self.heads[name], **content}
