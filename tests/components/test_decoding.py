@@ -10,6 +10,10 @@ from tests.components.test_image_folder import image_folder
 ENDINGS = ("png", "jpg", "tif", "webp", "gif", "bmp", "ppm")
 
 
+def pixels(dataset, path) -> torch.Tensor:
+    return dataset._fitted(dataset._picture(path).picture)
+
+
 def saved(path) -> bytes:
     picture = Image.fromarray(numpy.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=numpy.uint8))
     picture.save(path)
@@ -23,13 +27,13 @@ class TestDamagedFiles:
     def test_files_cut_at_every_length(self, tmp_path, ending):
         path = tmp_path / f"whole.{ending}"
         whole = saved(path)
-        expected = image_folder(tmp_path)._image(path)
+        expected = pixels(image_folder(tmp_path), path)
         path.unlink()
         for length in sorted({*range(0, len(whole), max(1, len(whole) // 40))}):
             cut = tmp_path / f"cut.{ending}"
             cut.write_bytes(whole[:length])
             try:                                              # a cut inside trailing bytes loses nothing
-                assert torch.equal(image_folder(tmp_path)._image(cut), expected), length
+                assert torch.equal(pixels(image_folder(tmp_path), cut), expected), length
             except ValueError as error:
                 assert str(error), length
 
@@ -44,7 +48,7 @@ class TestDamagedFiles:
                 content[int(rng.integers(min(len(content), 300)))] = int(rng.integers(256))
             path.write_bytes(bytes(content))
             try:
-                assert image_folder(tmp_path)._image(path).shape == (3, 16, 16)
+                assert pixels(image_folder(tmp_path), path).shape == (3, 16, 16)
             except ValueError as error:
                 assert str(error)
 
@@ -53,7 +57,7 @@ class TestPixels:
     def one(self, tmp_path, picture, ending="png", channels=1, **how):
         path = tmp_path / f"x.{ending}"
         picture.save(path, **how)
-        return image_folder(tmp_path, channels=channels)._image(path)
+        return pixels(image_folder(tmp_path, channels=channels), path)
 
     @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
     def test_16_bits_are_scaled_whatever_their_values(self, tmp_path, ending):
@@ -79,14 +83,14 @@ class TestPixels:
         dataset = image_folder(tmp_path, channels=1)
         if isinstance(found, str):
             with pytest.raises(ValueError, match=found):
-                dataset._image(path)
+                pixels(dataset, path)
         else:
-            assert dataset._image(path).unique().tolist() == found
+            assert pixels(dataset, path).unique().tolist() == found
 
     def test_of_several_frames_the_first_is_taken(self, tmp_path):
         frames = [Image.new("L", (16, 16), value) for value in (50, 200)]
         frames[0].save(tmp_path / "x.tif", save_all=True, append_images=frames[1:])
-        assert image_folder(tmp_path, channels=1)._image(tmp_path / "x.tif").unique().tolist() == [50]
+        assert pixels(image_folder(tmp_path, channels=1), tmp_path / "x.tif").unique().tolist() == [50]
 
     def test_transparency_lies_on_black(self, tmp_path):
         palette = Image.new("P", (16, 16), 1)
