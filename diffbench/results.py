@@ -115,8 +115,6 @@ class Rows:
         row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed, "noise_seed": cell.noise_seed,
                 "train_steps": cell.train.steps}
         row |= {name: option_value(cell, name, self.plan) for name in self.varying}
-        if planned.skipped is None and (remark := self.plan.remarks.get(self.plan.names.label(cell.dataset))):
-            row["dataset_remark"] = remark
         row["origins"] = ", ".join(sorted({registry.ref_of(c).origin for c in cell.components().values()}))
         return row
 
@@ -125,7 +123,8 @@ class Rows:
         bad = [o for o in outcomes.values() if o.status != "ok"]
         root = next((o for o in bad if o.status != "blocked"), bad[0] if bad else None)
         status = "ok" if root is None else "failed" if root.status == "blocked" else root.status
-        row: dict[str, Any] = {"status": status, "reason": root.reason if root else ""}
+        row: dict[str, Any] = {"status": status, "reason": root.reason if root else "",
+                               "dataset_remark": self.plan.remarks.get(self.plan.names.label(planned.cell.dataset), "")}
         for role, key in planned.stages.items():
             if outcomes[role].status == "ok":
                 left_out = row.get(LEFT_OUT, {})
@@ -183,7 +182,7 @@ def remarks(row: dict[str, Any]) -> list[str]:
     if flat > NOTABLE * count:
         said.append(f"{flat} of {count} samples are one flat colour")
     if row.get("dataset_remark"):
-        said.append(f"{row['dataset']}: {row['dataset_remark']}")
+        said.append(f"data: {row['dataset_remark']}")
     return said
 
 

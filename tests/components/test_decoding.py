@@ -1,9 +1,12 @@
 """One image file as 8-bit pixels: one rule for each kind of file, and a reason wherever there are no pixels to be had."""
 
+import struct
+import zlib
+
 import numpy
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.components.test_image_folder import image_folder
 
@@ -37,6 +40,16 @@ class TestDamagedFiles:
             except ValueError as error:
                 assert str(error), length
 
+    @pytest.mark.parametrize("ending", ["png", "jpg"])
+    def test_a_file_that_ends_too_early_is_refused_whatever_pillow_was_told(self, tmp_path, monkeypatch, ending):
+        path = tmp_path / f"x.{ending}"
+        path.write_bytes(saved(path)[: -200 if ending == "png" else -60])
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+        assert Image.open(path).convert("RGB").size == (16, 16), "Pillow makes it look whole"
+        with pytest.raises(ValueError, match="truncated"):
+            pixels(image_folder(tmp_path), path)
+        assert ImageFile.LOAD_TRUNCATED_IMAGES, "it is left as others set it"
+
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_random_bytes_anywhere(self, tmp_path, ending):
         path = tmp_path / f"x.{ending}"
@@ -67,6 +80,15 @@ class TestPixels:
         assert self.one(tmp_path, Image.fromarray(ramp), ending).flatten().tolist() == list(range(256))
         if ending == "tif":
             assert self.one(tmp_path, Image.fromarray(ramp.astype(">u2")), ending).flatten().tolist() == list(range(256))
+
+    def test_of_colours_of_16_bits_the_upper_8_are_taken_and_that_is_said(self, tmp_path):
+        rows = b"".join(b"\0" + struct.pack(">48H", *[257 * y + 254] * 48) for y in range(16))
+        header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
+        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+        (tmp_path / "x.png").write_bytes(data)
+        assert image_folder(tmp_path)._picture(tmp_path / "x.png").changes == ("16 bits cut to 8",)
+        assert pixels(image_folder(tmp_path), tmp_path / "x.png")[0, :, 0].tolist() == [(257 * y + 254) >> 8 for y in range(16)]
 
     @pytest.mark.parametrize(("values", "mode", "found"), [
         (numpy.full((16, 16), 200, numpy.int32), "I", [1]), (numpy.full((16, 16), 65535, numpy.int32), "I", [255]),
