@@ -46,9 +46,17 @@ def peer(size, **options):
 
 
 @pytest.mark.parametrize("size", dinov2.FORMS)
-def test_the_names_and_shapes_are_those_of_the_published_files(size):
+def test_the_names_are_those_of_the_published_files_and_fill_them(size):
+    form, ours = dinov2.FORMS[size], dinov2.network(size).state_dict()
+    parts = [f"{part}.{kind}" for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2") for kind in ("weight", "bias")]
+    whole = ("cls_token", "pos_embed", "mask_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias")
+    assert set(ours) == {*whole, *(f"blocks.{i}.{part}" for i in range(form.depth) for part in (*parts, "ls1.gamma", "ls2.gamma"))}
+    assert 0 < FILES[size] - 4 * sum(value.numel() for value in ours.values()) < 400 * len(ours)
+
+
+@pytest.mark.parametrize("size", dinov2.FORMS)
+def test_the_shapes_are_those_of_a_peer(size):
     ours = {name: tuple(value.shape) for name, value in dinov2.network(size).state_dict().items()}
-    assert 0 < FILES[size] - 4 * sum(numpy.prod(shape) for shape in ours.values()) < 400 * len(ours)
     with torch.device("meta"):
         theirs = {name: tuple(value.shape) for name, value in peer(size).state_dict().items()}
     assert ours == theirs | {"mask_token": (1, dinov2.FORMS[size].width)}, "a peer drops what only its training used"
