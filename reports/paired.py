@@ -39,10 +39,17 @@ def numbers(rows: pd.DataFrame, column: str) -> tuple[pd.DataFrame, list[str]]:
     return found.assign(debiased=found["debiased"].fillna(found["value"])), list(words)
 
 
+def configurations(found: pd.DataFrame, axes: list[str]) -> list[tuple[tuple[str, ...], pd.Index]]:
+    """(levels, index of its rows) of each configuration among `numbers`, in their order."""
+    if not axes:
+        return [((), found.index)] if len(found) else []
+    return [(key, part.index) for key, part in found.groupby(axes, sort=False)]
+
+
 def means(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """Mean over seeds of each configuration, with the 95 % interval of the mean without bias; never the best of several seeds."""
     found, axes = numbers(rows, column)
-    groups = [(key, found.loc[index]) for key, index in _groups(found, axes)]
+    groups = [(key, found.loc[index]) for key, index in configurations(found, axes)]
     return pd.DataFrame([{**dict(zip(axes, key, strict=True)), **estimate(part)} for key, part in groups])
 
 
@@ -66,10 +73,22 @@ def effects(rows: pd.DataFrame, column: str, reference: dict[str, str] | None = 
     return _with_holm(pd.DataFrame(table))
 
 
+def within(rows: pd.DataFrame, column: str, effect: pd.Series) -> pd.DataFrame:
+    """One line of `effects` taken apart: the same difference for each level of each other axis."""
+    found, axes = numbers(rows, column)
+    others = [axis for axis in axes if axis != effect["axis"]]
+    table = []
+    for axis in others:
+        for level, part in found.groupby(axis, sort=False):
+            sides = [part[part[effect["axis"]] == side] for side in (effect["versus"], effect["level"])]
+            table.append({"axis": axis, "level": level, **estimate(differences(*sides, others))})
+    return pd.DataFrame(table, columns=["axis", "level", "mean", "debiased", "low", "high", "p", "seeds", "basis"])
+
+
 def versus_best(rows: pd.DataFrame, column: str, higher_is_better: bool = False) -> pd.DataFrame:
     """Each configuration against the one whose mean without bias is best, paired by seed. The data chose what to compare with: p is for exploring."""
     found, axes = numbers(rows, column)
-    parts = {key: found.loc[index] for key, index in _groups(found, axes)}
+    parts = {key: found.loc[index] for key, index in configurations(found, axes)}
     best = (max if higher_is_better else min)(parts, key=lambda key: estimate(parts[key])["debiased"])
     table = [{**dict(zip(axes, key, strict=True)), **estimate(differences(parts[best], part, []))} for key, part in parts.items() if key != best]
     done = _with_holm(pd.DataFrame(table))
@@ -91,8 +110,8 @@ def differences(a: pd.DataFrame, b: pd.DataFrame, others: list[str]) -> pd.DataF
     of_seed = each.groupby(SEEDS, as_index=False).agg({"value": "mean", "debiased": "mean", "below": lambda x: x.sum(skipna=False),
                                                        "above": lambda x: x.sum(skipna=False), "count": "sum"})
     of_seed = of_seed[of_seed["count"] == count]
-    found = of_seed.assign(low=of_seed["debiased"] - of_seed["below"] ** 0.5 / count, high=of_seed["debiased"] + of_seed["above"] ** 0.5 / count) if count else \
-        of_seed.assign(low=math.nan, high=math.nan)
+    half = of_seed[["below", "above"]] ** 0.5 / max(1, count)
+    found = of_seed.assign(low=of_seed["debiased"] - half["below"], high=of_seed["debiased"] + half["above"])
     found.attrs["configurations"] = count
     return found
 
@@ -152,15 +171,8 @@ def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
     return table if table.empty else table.assign(p_holm=holm(table["p"]))
 
 
-def _groups(found: pd.DataFrame, axes: list[str]) -> list[tuple[tuple[str, ...], pd.Index]]:
-    """(levels, index of the rows) of each configuration, in the order of the rows."""
-    if not axes:
-        return [((), found.index)] if len(found) else []
-    return [(key, part.index) for key, part in found.groupby(axes, sort=False)]
-
-
 def _level(row: dict[str, object], owner: str, options: dict[str, str]) -> str:
     """'ddim, steps 20'; an option that a component has not is left out."""
     there = [(said, row[name]) for name, said in options.items() if not pd.isna(row[name])]
     words = [f"{said} {value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else f"{said} {value}" for said, value in there]
-    return ", ".join([*([str(row[owner])] if owner in KINDS else []), *words]) or "-"
+    return ", ".join([str(row[owner]), *words] if owner in KINDS else [f"{owner} {word}" for word in words]) or "-"
