@@ -12,6 +12,7 @@ import pandas as pd
 
 KINDS = ["dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing", "scheduler"]
 SEEDS = ["seed", "noise_seed"]
+ESTIMATE = ["mean", "debiased", "low", "high", "p", "seeds", "basis"]         # what `estimate` gives
 NORMAL = 1.959963984540054            # standard normal, 97.5 %
 
 
@@ -70,7 +71,7 @@ def effects(rows: pd.DataFrame, column: str, reference: dict[str, str] | None = 
             if level != versus:
                 by_seed = differences(found[found[axis] == versus], found[found[axis] == level], others)
                 table.append({"axis": axis, "level": level, "versus": versus, "configurations": by_seed.attrs["configurations"], **estimate(by_seed)})
-    return _with_holm(pd.DataFrame(table))
+    return _with_holm(pd.DataFrame(table, columns=["axis", "level", "versus", "configurations", *ESTIMATE]))
 
 
 def within(rows: pd.DataFrame, column: str, effect: pd.Series) -> pd.DataFrame:
@@ -82,7 +83,7 @@ def within(rows: pd.DataFrame, column: str, effect: pd.Series) -> pd.DataFrame:
         for level, part in found.groupby(axis, sort=False):
             sides = [part[part[effect["axis"]] == side] for side in (effect["versus"], effect["level"])]
             table.append({"axis": axis, "level": level, **estimate(differences(*sides, others))})
-    return pd.DataFrame(table, columns=["axis", "level", "mean", "debiased", "low", "high", "p", "seeds", "basis"])
+    return pd.DataFrame(table, columns=["axis", "level", *ESTIMATE])
 
 
 def versus_best(rows: pd.DataFrame, column: str, higher_is_better: bool = False) -> pd.DataFrame:
@@ -91,7 +92,7 @@ def versus_best(rows: pd.DataFrame, column: str, higher_is_better: bool = False)
     parts = {key: found.loc[index] for key, index in configurations(found, axes)}
     best = (max if higher_is_better else min)(parts, key=lambda key: estimate(parts[key])["debiased"])
     table = [{**dict(zip(axes, key, strict=True)), **estimate(differences(parts[best], part, []))} for key, part in parts.items() if key != best]
-    done = _with_holm(pd.DataFrame(table))
+    done = _with_holm(pd.DataFrame(table, columns=[*axes, *ESTIMATE]))
     done.attrs["best"] = dict(zip(axes, best, strict=True))
     return done
 
@@ -168,7 +169,7 @@ def t_quantile(degrees: int, level: float = 0.95) -> float:
 
 
 def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    return table if table.empty else table.assign(p_holm=holm(table["p"]))
+    return table.assign(p_holm=holm(table["p"].astype(float)))
 
 
 def _level(row: dict[str, object], owner: str, options: dict[str, str]) -> str:
