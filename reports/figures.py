@@ -17,6 +17,10 @@ PANELS = 12                           # of one figure
 LINES_OF_TABLE = 40                   # of one figure of intervals
 
 
+class NothingToDraw(ValueError):
+    """The results lack what a figure shows."""
+
+
 def read(path: str | Path) -> pd.DataFrame:
     """results.parquet, results.csv or the folder that holds them; one row per cell."""
     path = Path(path)
@@ -28,11 +32,11 @@ def read(path: str | Path) -> pd.DataFrame:
 
 
 def distance_column(rows: pd.DataFrame) -> str:
-    """The Fréchet distance: `fid` for Inception features, `fd_<extractor>` for others. Raises ValueError where nobody measured one."""
+    """The Fréchet distance: `fid` for Inception features, `fd_<extractor>` for others. Raises NothingToDraw where nobody measured one."""
     found = [c for c in rows.columns if c == "fid" or (c.startswith("fd_") and not c.endswith(("_debiased", "_low", "_high")))]
     measured = [c for c in found if rows[c].notna().any()]
     if not measured:
-        raise ValueError("these results have no Fréchet distance: name another column, such as class_accuracy")
+        raise NothingToDraw("these results have no Fréchet distance: name another column, such as class_accuracy")
     return measured[0]
 
 
@@ -84,13 +88,15 @@ def quality_against_nfe(rows: pd.DataFrame, column: str | None = None, higher_is
     return figure
 
 
-def cost(rows: pd.DataFrame, column: str | None = None) -> pd.DataFrame:
+def cost(rows: pd.DataFrame, column: str | None = None, higher_is_better: bool = False) -> pd.DataFrame:
     """Each configuration's quality, its mean over seeds, beside its sampling time in ms per image, and whether no other is both better and faster.
 
-    Lower is better. A configuration that was not timed is left out.
+    A configuration that was not timed is left out; raises NothingToDraw where none was.
     """
     column = column or distance_column(rows)
     ok = _trained(rows, column).dropna(subset=["sample_images_per_second"])
+    if ok.empty:
+        raise NothingToDraw("nothing was timed: `throughput` in the matrix says what is")
     found = paired.means(ok, column)
     axes = list(paired.levels(ok))
     is_noisy = ok["sample_noisy"].fillna(False).astype(bool) if "sample_noisy" in ok else False
@@ -100,17 +106,18 @@ def cost(rows: pd.DataFrame, column: str | None = None) -> pd.DataFrame:
     how = {"ms": "median", "ms_low": "median", "ms_high": "median", "noisy": "any", "nfe": "mean", "scheduler_name": "first"}
     timed = words.groupby(axes, sort=False, as_index=False).agg(how) if axes else words.agg(how).to_frame().T
     both = found.merge(timed, on=axes) if axes else pd.concat([found, timed.reset_index(drop=True)], axis=1)
-    return both.assign(is_best_value=[not ((both["ms"] < ms) & (both["debiased"] <= d) | (both["ms"] <= ms) & (both["debiased"] < d)).any()
-                                      for ms, d in zip(both["ms"], both["debiased"], strict=True)]).sort_values("ms", ignore_index=True)
+    loss = -both["debiased"] if higher_is_better else both["debiased"]
+    is_beaten = [((both["ms"] < ms) & (loss <= own) | (both["ms"] <= ms) & (loss < own)).any() for ms, own in zip(both["ms"], loss, strict=True)]
+    return both.assign(is_best_value=[not beaten for beaten in is_beaten]).sort_values("ms", ignore_index=True)
 
 
-def quality_against_cost(rows: pd.DataFrame, column: str | None = None) -> plt.Figure:
-    """Quality against sampling time per image, both lower is better; the line joins what no other configuration beats in both (Pareto front).
+def quality_against_cost(rows: pd.DataFrame, column: str | None = None, higher_is_better: bool = False) -> plt.Figure:
+    """Quality against sampling time per image; the line joins what no other configuration beats in both (Pareto front).
 
-    Upright bars: 95 % interval of the mean over seeds. Level bars: quartiles of the laps. Hollow: the timing was noisy.
+    Upright bars: 95 % intervals. Level bars: quartiles of the laps. Hollow: the timing was noisy.
     """
     column = column or distance_column(rows)
-    points = cost(rows, column)
+    points = cost(rows, column, higher_is_better)
     figure, panel = plt.subplots(figsize=(7.5, 5.2), layout="constrained")
     for scheduler, style in _styles(points["scheduler_name"].unique(), line=False).items():
         part = points[points["scheduler_name"] == scheduler]
@@ -131,7 +138,7 @@ def quality_against_cost(rows: pd.DataFrame, column: str | None = None) -> plt.F
     figure.supxlabel(_plain("\n".join(said)), fontsize=8, x=0.02, ha="left")
     if points["noisy"].any():
         panel.plot([], [], "o", mfc="white", mec="0.35", label="noisy timing")
-    panel.set(xlabel="sampling time per image, ms", ylabel=_plain(_named(column, rows, False)))
+    panel.set(xlabel="sampling time per image, ms", ylabel=_plain(_named(column, rows, higher_is_better)))
     _logarithmic(panel, "x")
     if points["debiased"].min() > 0:
         _logarithmic(panel, "y")
@@ -157,6 +164,8 @@ def enough(rows: pd.DataFrame, column: str, within: float = 0.10) -> pd.DataFram
 def differences(effects: pd.DataFrame, column: str, lower_is_better: bool = True) -> plt.Figure:
     """A table of `paired.effects` or `paired.versus_best` as intervals; filled where the difference is significant among so many (Holm, 5 %)."""
     known = effects[effects["debiased"].notna()]
+    if known.empty:
+        raise NothingToDraw("no two rows differ in one thing alone")
     shown = known.head(LINES_OF_TABLE).iloc[::-1].reset_index(drop=True)
     figure, panel = plt.subplots(figsize=(7.5, 1.2 + 0.3 * max(3, len(shown))), layout="constrained")
     naming = [c for c in shown.columns[: list(shown.columns).index("mean")] if c not in ("axis", "versus", "configurations")]
@@ -169,8 +178,7 @@ def differences(effects: pd.DataFrame, column: str, lower_is_better: bool = True
     side = "left" if lower_is_better else "right"
     panel.set(ylim=(-0.6, len(shown) - 0.4), xlabel=_plain(f"difference of {column} with its 95 % interval\n({side} of 0 is better)"))
     panel.grid(axis="x", alpha=0.3)
-    if len(shown):
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     if len(known) > len(shown):
         panel.set_title(f"the first {len(shown)} of {len(known)}")
     return figure
@@ -199,18 +207,18 @@ def by_seed(rows: pd.DataFrame, column: str | None = None, higher_is_better: boo
     return figure
 
 
-def resolution(rows: pd.DataFrame, column: str | None = None, most: int = 10) -> plt.Figure:
+def resolution(rows: pd.DataFrame, column: str | None = None, higher_is_better: bool = False, most: int = 10) -> plt.Figure:
     """Half the width of a 95 % interval against the number of seeds, by the spread over seeds in these results: paired with the best, and of one mean.
 
-    Needs at least two seeds; raises ValueError otherwise.
+    Needs at least two seeds; raises NothingToDraw otherwise.
     """
     column = column or distance_column(rows)
     found, axes = paired.numbers(_trained(rows, column), column)
     groups = [(key, found.loc[index]) for key, index in paired.configurations(found, axes)]
     by_seed = {key: part.groupby("seed")["debiased"].mean() for key, part in groups}
     if max(len(y) for y in by_seed.values()) < 2:
-        raise ValueError("one seed does not tell how far seeds spread: run the matrix with seed: [0, 1, 2]")
-    best = min(by_seed, key=lambda key: by_seed[key].mean())
+        raise NothingToDraw("one seed does not tell how far seeds spread: run the matrix with seed: [0, 1, 2]")
+    best = (max if higher_is_better else min)(by_seed, key=lambda key: by_seed[key].mean())
     rest = [y for key, y in by_seed.items() if key != best]
     spreads = {"a difference, paired by seed": [(y - by_seed[best]).dropna().var() for y in rest],
                "a difference of unpaired seeds": [y.var() + by_seed[best].var() for y in rest], "a mean": [y.var() for y in by_seed.values()]}
@@ -289,5 +297,5 @@ def _legend(figure: plt.Figure, panels: list[plt.Axes], title: str) -> None:
 
 
 def _plain(text: object) -> str:
-    """A dollar sign stays one: matplotlib would set mathematics between two."""
+    """A dollar sign stays one: mathematics would be set between two."""
     return str(text).replace("$", r"\$")
