@@ -83,9 +83,22 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]
     found = []
     for part in DECISIVE:
         if part in then:
-            found += _differing(part, then[part], now.get(part))
+            found += differing(part, then[part], now.get(part))
     ignored = {"variables": WITHOUT_EFFECT, "packages": SILENT}
     return [change for change in found if not (change.part in ignored and ignored[change.part].fullmatch(change.name))]
+
+
+def differing(what: str, then: Any, now: Any) -> Iterator[Change]:
+    """The leaves in which two JSON values differ; lists as a whole."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*then, *now}):
+            yield from differing(f"{what}.{key}", then.get(key), now.get(key))
+    elif what == "gpus":                                  # which of equal ones it was, and how many there are, changes nothing
+        models = [sorted({(gpu.get("name"), gpu.get("compute_capability")) for gpu in side or ()}) for side in (then, now)]
+        if models[0] != models[1]:
+            yield Change(what, *([name for name, _ in side] for side in models))
+    elif then != now:
+        yield Change(what, then, now)
 
 
 def packages(roots: Iterable[str]) -> dict[str, str]:
@@ -212,19 +225,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _differing(what: str, then: Any, now: Any) -> Iterator[Change]:
-    """The leaves in which two JSON values differ; lists as a whole."""
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        for key in sorted({*then, *now}):
-            yield from _differing(f"{what}.{key}", then.get(key), now.get(key))
-    elif what == "gpus":                                  # which of equal ones it was, and how many there are, changes nothing
-        models = [sorted({(gpu.get("name"), gpu.get("compute_capability")) for gpu in side or ()}) for side in (then, now)]
-        if models[0] != models[1]:
-            yield Change(what, *([name for name, _ in side] for side in models))
-    elif then != now:
-        yield Change(what, then, now)
 
 
 def _shown(value: Any) -> str:
