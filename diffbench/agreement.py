@@ -134,8 +134,8 @@ class Rerun:
 def numbers(then: Record, now: Record) -> tuple[Number, ...]:
     """Every column that neither names the cell nor tells of clocks or of where it was made; intervals are those of `then`."""
     silent = (*LEADING, *PROVENANCE, LEFT_OUT, *costs.RAW, *costs.FLAGS)
-    found = [c for c in dict.fromkeys([*then, *now]) if c not in silent and not CLOCKED.search(c) and "." not in c]
-    return tuple(Number(column=c, then=then.get(c), now=now.get(c), half_width=_half_width(then, c)) for c in found if (then.get(c), now.get(c)) != (None, None))
+    both = {c: (then.get(c), now.get(c)) for c in [*then, *now] if c not in silent and not CLOCKED.search(c) and "." not in c}
+    return tuple(Number(column=c, then=a, now=b, half_width=_half_width(then, c)) for c, (a, b) in both.items() if a is not None or b is not None)
 
 
 def clocks(then: Record, now: Record) -> tuple[Clock, ...]:

@@ -82,8 +82,11 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]
     """What differs between two environments and may change bits. What `then` does not tell, being of an earlier format, is no difference."""
     found = []
     for part in DECISIVE:
+        before, after = then.get(part), now.get(part)
+        if "format" not in then and isinstance(before, Mapping) and isinstance(after, Mapping):
+            after = {name: after.get(name) for name in before}
         if part in then:
-            found += differing(part, then[part], now.get(part))
+            found += differing(part, before, after)
     ignored = {"variables": WITHOUT_EFFECT, "packages": SILENT}
     return [change for change in found if not (change.part in ignored and ignored[change.part].fullmatch(change.name))]
 

@@ -181,7 +181,8 @@ def test_how_many_gpus_there_are_changes_nothing_and_which_kind_does(here):
 
 
 def test_an_earlier_format_says_less_and_that_is_no_difference(here):
-    assert environment.differences({"python": here["python"], "packages": {}}, {"python": here["python"], "packages": {}, "settings": {"mkl": True}}) == []
+    earlier = {"python": here["python"], "packages": {"torch": "1.0", "numpy": here["packages"]["numpy"]}}
+    assert [change.what for change in environment.differences(earlier, here)] == ["packages.torch"]
 
 
 def test_it_takes_less_than_a_third_of_a_second():
