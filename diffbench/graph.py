@@ -17,7 +17,7 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 2, "train": 3, "sample": 3, "features": 2, "evaluate": 2, "throughput": 2}
+VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 2, "train": 3, "sample": 4, "features": 2, "evaluate": 2, "throughput": 3}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
 _NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
