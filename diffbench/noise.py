@@ -25,28 +25,49 @@ def sample_seeds(seed: int, first: int, count: int) -> list[int]:
     return [(seed << 32) | index for index in range(first, first + count)]
 
 
-def normal(seeds: Sequence[int], shape: tuple[int, ...], step: int, draw: int = 0, *, device: torch.device | str = "cpu") -> Tensor:
-    """N(0, 1), float32, [len(seeds), *shape]; row i depends on seeds[i] (64 bits), step and draw alone.
+class Source:
+    """The noise of a batch of samples, step by step; where steps are small, of several steps in one go."""
 
-    Four words of the generator make two pairs (Box & Muller 1958), computed in float32: |z| is below 6.8, and two machines agree to rounding.
-    """
-    count, device = math.prod(shape), torch.device(device)
-    blocks = -(-count // 4)                                                      # each of four words
-    keys = torch.tensor([_signed(s) for s in seeds], dtype=torch.int64, device=device)[:, None]
-    z = torch.empty(len(seeds), 4, blocks, device=device)
-    rows = max(1, CACHED // max(1, blocks)) if device.type == "cpu" else len(seeds)
-    for some, out in zip(keys.split(rows), z.split(rows), strict=True):
-        counter = torch.empty(4, len(some), blocks, dtype=torch.int64, device=device)
-        counter[0] = torch.arange(blocks, device=device)
-        for word, value in enumerate((step, draw, 0), start=1):
-            counter[word] = value
-        w = philox(tuple(counter), (some & _WORD, (some >> 32) & _WORD))
-        for pair, (first, second) in enumerate((w[:2], w[2:])):
-            radius = first.float().mul_(2.0**-32).add_(2.0**-33).log_().mul_(-2).sqrt_()       # of numbers in (0, 1], never 0
-            angle = second.float().mul_(2 * math.pi * 2.0**-32)
-            torch.mul(radius, angle.cos(), out=out[:, 2 * pair])
-            torch.mul(radius, angle.sin_(), out=out[:, 2 * pair + 1])
-    return z.flatten(1)[:, :count].reshape(len(seeds), *shape)
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], steps: int, device: torch.device | str = "cpu"):
+        """seeds: 64 bits, one for each sample; shape: of one sample; steps: how many there may be to draw for."""
+        self.shape, self.device = (len(seeds), *shape), torch.device(device)
+        self.keys = torch.tensor([_signed(s) for s in seeds], dtype=torch.int64, device=device)[:, None]
+        self.blocks = -(-math.prod(shape) // 4)                                  # of four words each
+        self.ahead = min(steps, max(1, CACHED // max(1, len(seeds) * self.blocks)))        # steps that are drawn at once
+        self.drawn: dict[int, tuple[int, Tensor]] = {}                           # draw -> (first step, noise of the steps from there)
+
+    def __call__(self, step: int, draw: int = 0) -> Tensor:
+        """N(0, 1), float32, [B, *shape]; row i depends on the seed of sample i, step and draw alone."""
+        first, drawn = self.drawn.get(draw, (0, ()))
+        if not first <= step < first + len(drawn):
+            first, drawn = self.drawn[draw] = step, self._draw(range(step, step + self.ahead), draw)
+        return drawn[step - first]
+
+    def _draw(self, steps: range, draw: int) -> Tensor:
+        rows = torch.tensor(steps, dtype=torch.int64, device=self.device).repeat_interleave(len(self.keys))[:, None]
+        keys = self.keys.repeat(len(steps), 1)
+        z = torch.empty(len(rows), 4, self.blocks, device=self.device)
+        size = max(1, CACHED // max(1, self.blocks)) if self.device.type == "cpu" else max(1, len(rows))
+        for key, step, out in zip(keys.split(size), rows.split(size), z.split(size), strict=True):
+            counter = torch.empty(4, len(key), self.blocks, dtype=torch.int64, device=self.device)
+            for word, value in enumerate((torch.arange(self.blocks, device=self.device), step, draw, 0)):
+                counter[word] = value
+            _normal(philox(tuple(counter), (key & _WORD, (key >> 32) & _WORD)), out)
+        return z.flatten(1)[:, : math.prod(self.shape[1:])].reshape(len(steps), *self.shape)
+
+
+def normal(seeds: Sequence[int], shape: tuple[int, ...], step: int, draw: int = 0, *, device: torch.device | str = "cpu") -> Tensor:
+    """The noise of one step, [len(seeds), *shape]."""
+    return Source(seeds, shape, 1, device)(step, draw)
+
+
+def _normal(words: tuple[Tensor, ...], out: Tensor) -> None:
+    """Four words to four numbers, out [rows, 4, blocks], in float32: |z| is below 6.8. Box & Muller 1958."""
+    for pair, (first, second) in enumerate((words[:2], words[2:])):
+        radius = first.float().mul_(2.0**-32).add_(2.0**-33).log_().mul_(-2).sqrt_()           # of numbers in (0, 1], never 0
+        angle = second.float().mul_(2 * math.pi * 2.0**-32)
+        torch.mul(radius, angle.cos(), out=out[:, 2 * pair])
+        torch.mul(radius, angle.sin_(), out=out[:, 2 * pair + 1])
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

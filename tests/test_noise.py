@@ -28,6 +28,14 @@ def test_noise_does_not_depend_on_the_batch(batch):
     assert torch.equal(whole, parts)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 3), (3, 16, 16)])
+def test_steps_drawn_ahead_are_the_steps_drawn_alone(shape, monkeypatch):
+    monkeypatch.setattr(noise, "CACHED", 3 * 5 * 7)
+    seeds, source = noise.sample_seeds(1, 0, 5), noise.Source(noise.sample_seeds(1, 0, 5), shape, 20)
+    for step, draw in [(k, 0) for k in range(20)] + [(3, 1), (4, 1), (0, 0), (19, 1), (7, 0)]:
+        assert torch.equal(source(step, draw), noise.normal(seeds, shape, step, draw))
+
+
 def test_seed_step_and_draw_each_give_other_noise():
     base = noise.normal([5], (64,), step=1)
     others = [noise.normal([6], (64,), step=1), noise.normal([5 | 1 << 40], (64,), step=1), noise.normal([5], (64,), step=2), noise.normal([5], (64,), step=1, draw=1)]
