@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from diffbench.denoiser import Denoiser, as_condition, clipped, to_pixels
 from diffbench.errors import Diverged
 from diffbench.matrix import Cell
 from diffbench.noise import sample_seeds
-from diffbench.values import Helpers, Progress, silent
+from diffbench.values import Denoise, Helpers, Progress, silent
 
 
 def blocks(cell: Cell, model: Denoiser, helpers: Helpers, device: torch.device, pieces: Pieces, batch: int, progress: Progress) -> list[Piece]:
@@ -70,13 +71,18 @@ def helpers_for(cell: Cell, device: torch.device, weights: dict[str, Tensor] | N
 
 
 def draw(cell: Cell, model: Denoiser, cond: Tensor | None, helpers: Helpers, device: torch.device, indices: range,
-         progress: Progress = silent) -> Tensor:
-    """x_0 [B, C, H, W] of the samples with these indices, on the host. Sample i has condition i of `cond` (as stored) and owns its noise."""
-    seeds = sample_seeds(cell.seed, indices.start, len(indices))
+         progress: Progress = silent, watch: Callable[[Denoise], Denoise] | None = None) -> Tensor:
+    """x_0 [B, C, H, W] of the samples with these indices, on the host. Sample i has condition i of `cond` (as stored) and owns its noise.
+
+    watch: is given the denoiser as the scheduler would see it, guided and clipped, and gives the one that the scheduler does see.
+    """
+    seeds = sample_seeds(cell.noise_seed, indices.start, len(indices))
     told = None if cond is None else as_condition(cond[indices.start : indices.stop].to(device))
     denoise = cell.conditioning.guide(model.denoise, told, helpers)
     if cell.sample.clip:
         denoise = clipped(denoise, cell.noise_schedule)
+    if watch is not None:
+        denoise = watch(denoise)
     x_T = sampling.initial(cell.noise_schedule, cell.spacing, cell.scheduler.steps, seeds, cell.dataset.image_shape, device)
     return sampling.sample(denoise, cell.noise_schedule, cell.scheduler, x_T, spacing=cell.spacing, seeds=seeds,
                            temperature=cell.sample.temperature, progress=progress).x_0.cpu()

@@ -54,6 +54,12 @@ class FailedElsewhere(DiffbenchError):
         self.said = said
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: torch says so on CUDA and on a CPU in different words, numpy and Python by MemoryError."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text.lower() or "DefaultCPUAllocator" in text
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a matrix: the path to it, such as ("axes", "scheduler", 2), and a sentence."""

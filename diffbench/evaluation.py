@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffbench.contracts import Component
 from diffbench.uncertainty import Jackknife
-from diffbench.values import Evidence, Progress, Real, Split, silent
+from diffbench.values import Evidence, Progress, Real, Split, TrainedModel, silent
 
 
 class Dataset(Component):
@@ -52,18 +52,37 @@ class Extractor(Component):
 
     kind = "extractor"
 
+    has_logits: ClassVar[bool] = False                # whether `look` gives logits
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what it reads from outside, such as a file of weights, or "" where nothing; raises DataError where that is missing."""
+        return ""
+
+    def remark(self, image_shape: tuple[int, int, int]) -> str:
+        """What a reader should know of how images of this shape [C, H, W] are seen, in half a sentence, or ""."""
+        return ""
+
+    @property
+    def column_suffix(self) -> str:
+        """What a column of a distance on these features ends in: nothing for Inception-v3 in its published weights and nothing else."""
+        return f"_{self.component_name()}"
+
     @property
     def distance_column(self) -> str:
-        """Name of the Fréchet distance on these features; only Inception-v3 in its published weights may call it `fid`."""
-        return f"fd_{self.component_name()}"
+        """Name of the Fréchet distance: `fid` for Inception-v3 in its published weights, else `fd_<extractor>`."""
+        return f"fd{self.column_suffix}" if self.column_suffix else "fid"
 
     @abstractmethod
-    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float | str]]:
         """(weights by name, facts about the fit such as accuracy); weights are stored and shared by all cells."""
 
     @abstractmethod
     def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:
         """uint8 [N, C, H, W] to float64 [N, d] on the host, in evaluation mode."""
+
+    def look(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device, progress: Progress = silent) -> dict[str, Tensor]:
+        """All that is seen of images in one pass: `features` and, where its network classifies, `logits`, float64 [N, K]."""
+        return {"features": self.features(weights, images, device)}
 
 
 class Metric(Component):
@@ -71,11 +90,16 @@ class Metric(Component):
 
     kind = "metric"
     looks_at: ClassVar[Literal["samples", "denoiser"]]
-    higher_is_better: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool] = False          # of the main column
+    directions: ClassVar[Mapping[str, bool]] = {}     # and of its other columns by name, where one is better
 
     def column(self, extractor: Extractor) -> str:
         """Name of the main column."""
         return self.component_name()
+
+    def for_smoke(self) -> Metric:
+        """The same with as little work as still walks its code: what `--smoke` measures."""
+        return self
 
 
 class SampleMetric(Metric):
@@ -84,6 +108,8 @@ class SampleMetric(Metric):
     looks_at = "samples"
     needs_judge: ClassVar[bool] = False               # reads Evidence.predicted
     needs_training: ClassVar[bool] = False            # reads Real.train
+    needs_logits: ClassVar[bool] = False              # reads Evidence.logits
+    prefers_copies: ClassVar[bool] = False            # is at its best for copies of real images: `memorisation` is then measured too
 
     @abstractmethod
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
@@ -92,3 +118,13 @@ class SampleMetric(Metric):
         A Jackknife gives four columns: its value, and "_debiased", "_low" and "_high"; its 20 values with a block left out are kept
         beside the numbers, so that two rows can be compared block by block.
         """
+
+
+class DenoiserMetric(Metric):
+    """A metric of the trained denoiser itself, in which no sample is drawn: measured once for all cells that share a training."""
+
+    looks_at = "denoiser"
+
+    @abstractmethod
+    def measure(self, model: TrainedModel, progress: Progress = silent) -> dict[str, float | Jackknife]:
+        """Numbers by name, as for `SampleMetric`; a function of the model and its seed alone."""

@@ -9,13 +9,14 @@ from typing import Any
 from diffbench import rules, source, tracking
 from diffbench.errors import DiffbenchError, OptionError, UnknownComponent, did_you_mean
 from diffbench.matrix import BLOCKS, KEYS, SCHEMA, VARIABLE_BLOCKS, Cell, Excluded, Matrix, unique_ids
+from diffbench.measured import metrics_of
 from diffbench.options import Options, unknown_option
 from diffbench.settings import Report, Run
 from diffbench.specs import Names, Path, Reader, digest
 
 SMOKE_TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 8}
 SMOKE_SAMPLE: dict[str, Any] = {"count": 8, "batch_size": 8}
-SMOKE_THROUGHPUT: dict[str, Any] = {"repeats": 3, "batch_size": 2}
+SMOKE_THROUGHPUT: dict[str, Any] = {"repeats": 3, "batch_size": (2,)}
 
 
 class Expansion:
@@ -34,7 +35,7 @@ class Expansion:
         blocks = {name: self.reader.settings(cls, name, self.data.get(name), (name,)) for name, cls in BLOCKS.items()}
         self._trackers(blocks["run"])
         extractor = self._one("extractor")
-        metrics = self._metrics()
+        metrics = metrics_of(self.data.get("metrics", []), extractor, self.reader, lambda: self._default("metric"))
         axes = self._axes()
         coupled = self._together(axes)
         if self.reader.problems:                          # cells of a faulty file would only repeat its faults
@@ -44,6 +45,7 @@ class Expansion:
             return None
         chosen, excluded = self._exclude(product)
         if self.smoke:
+            metrics = [metric.for_smoke() for metric in metrics]
             blocks["throughput"] = replace(blocks["throughput"], **SMOKE_THROUGHPUT)
         points = rules.chosen_only(chosen + self._include(axes), self.only, self.registry)
         cells = [self._cell(point, blocks) for point in points]
@@ -90,13 +92,6 @@ class Expansion:
         except DiffbenchError as error:
             self.reader.fault(("axes",) if self.registry.kinds[kind].axis else (), f"{kind} must be named: {error}")
             return None
-
-    def _metrics(self) -> list[Any]:
-        node = self.data.get("metrics", [])
-        if not isinstance(node, list):
-            self.reader.fault(("metrics",), f"metrics is a list of names, got {node!r}")
-            return []
-        return [c for i, item in enumerate(node) for c in self.reader.components("metric", item, ("metrics", i))]
 
     def _axes(self) -> dict[str, list[Any]]:
         """Values by axis name, in the order of the file; kinds it does not name follow with their default."""

@@ -16,12 +16,12 @@ from typing import Any
 
 from diffbench import source
 from diffbench.machine import machine_digest
-from diffbench.results import RECORDS
+from diffbench.results import COLUMNS, RECORDS
 from diffbench.store import write_atomically
 
 FILE = "finished.json"
 INPUTS = ("matrix.json", "plan.json")         # written anew by every run, before anything else
-NOT_MADE = (*INPUTS, "environment.json", FILE)
+NOT_MADE = (*INPUTS, "environment.json", COLUMNS, FILE)
 LOGS = ("events", "tensorboard")              # of runs, not made from rows
 
 

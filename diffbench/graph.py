@@ -17,17 +17,18 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 1, "classifier": 1, "noisy_classifier": 1, "reference": 2, "train": 3, "sample": 4, "features": 2, "evaluate": 2, "throughput": 3}
+VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 4, "features": 3, "evaluate": 3, "throughput": 3}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
 _NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
 CODE = {
     "train": (*_NETWORK, "checkpoints", "parallel", "splits"),
     "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
-    "throughput": (*_NETWORK, "classifier", "drawing", "noise", "sampling", "speed", "timing"),
+    "throughput": (*_NETWORK, "anchor", "classifier", "drawing", "machine_load", "memory", "noise", "nvml", "sampling", "speed", "timing"),
     "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"),
-    "extractor": ("classifier", "evaluation", "judging", "splits"),
-    "reference": ("classifier", "judging", "splits"), "features": ("classifier", "judging"), "evaluate": ("evaluation", "frechet", "judging", "uncertainty"),
+    "extractor": ("classifier", "evaluation", "judging", "splits", "weights"),
+    "reference": ("classifier", "frechet", "judging", "splits"), "features": ("classifier", "judging"),
+    "evaluate": ("evaluation", "frechet", "judging", "likelihood", "noise", "ode", "uncertainty"),
 }
 JUDGE_SEED = 1                        # the judge and the extractor are two trainings: neither may mark its own work
 EXTRACTOR_SEED = 0
@@ -56,7 +57,8 @@ def why_not(cell: Cell, matrix: Matrix, names: Names) -> str | None:
         has = ", ".join(sorted(cell.backbone.ports)) or "no socket"
         return f"{names.label(cell.conditioning)} fills the socket {', '.join(sorted(missing))}, and {names.full(cell.backbone)} has {has}"
     # The spacing first: others ask it for its times, which it may not have for this schedule.
-    for component in (cell.spacing, *cell.components().values(), *((matrix.extractor,) if matrix.metrics else ())):
+    sees_samples = any(metric.looks_at == "samples" for metric in matrix.metrics)
+    for component in (cell.spacing, *cell.components().values(), *((matrix.extractor,) if sees_samples else ())):
         reason = component.why_not(cell)
         if reason:
             return reason
@@ -88,24 +90,27 @@ class _Builder:
         train = self._once(lambda: self._train(cell, described), "train", *training_half, cell.seed)
         sample = self._sample(cell, described, train)
         stages = {"train": train, "sample": sample}
-        if self._metrics(cell):
-            stages |= self._measured(cell, sample)
+        of_samples, of_denoiser = self._metrics(cell)
+        if of_samples:
+            stages |= self._measured(cell, sample, of_samples)
+        for metric in of_denoiser:
+            role = f"evaluate:{metric.column(self.matrix.extractor)}"
+            stages[role] = self._once(lambda metric=metric: self._of_denoiser(cell, described, train, metric), "of denoiser", *training_half, cell.seed, metric)
         return stages | self._once(lambda: self._throughput(cell, described), "throughput", *training_half, cell.scheduler, cell.sample)
 
     def _train(self, cell: Cell, described: dict[str, Any]) -> str:
         parts = {kind: self.names.identity(getattr(cell, kind), "training") for kind in TRAINING_PARTS}
         settings = settings_json(cell.train, identity=True) | {"precision": cell.train.dtype_on(self.device)}      # auto is not one thing
         content = {"dataset": self.content_of(cell), **parts, "train": settings, "seed": cell.seed}
-        shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.parameterization, cell.conditioning))]
         work = self._work(cell.train.steps * cell.train.batch_size, cell.dataset, cell.backbone, cell.train.batch_size, cell.train.precision)
-        return self._add("train", content, described | work, {}, f"{', '.join(shown)}, seed {cell.seed}")
+        return self._add("train", content, described | work, {}, self._train_label(cell))
 
     def _sample(self, cell: Cell, described: dict[str, Any], train: str) -> str:
         sampling = {kind: self.names.identity(component, "training", "sampling") for kind, component in cell.components().items()}
         parents = {"train": train}
         if cell.conditioning.needs_classifier:
             parents["noisy_classifier"] = self._once(lambda: self._noisy_classifier(cell), "noisy_classifier", cell.dataset, cell.noise_schedule)
-        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True), "seed": cell.seed}
+        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True) | {"seed": cell.noise_seed}, "seed": cell.seed}
         work = self._work(cell.sample.count * planned_nfe(cell), cell.dataset, cell.backbone)
         return self._add("sample", content, described | work, parents, self._sample_label(cell))
 
@@ -115,8 +120,15 @@ class _Builder:
         shown = f"{self.names.full(cell.dataset)} under {self.names.label(cell.noise_schedule)}"
         return self._add("noisy_classifier", content, task | self._work(1, cell.dataset), {}, shown)
 
-    def _measured(self, cell: Cell, sample: str) -> dict[str, str]:
-        metrics, extractor = self._metrics(cell), self.matrix.extractor
+    def _of_denoiser(self, cell: Cell, described: dict[str, Any], train: str, metric: Any) -> str:
+        """A metric of a training: what it sees of the cell is what the training is keyed by, and these three as they act once trained."""
+        acting = {kind: self.names.identity(getattr(cell, kind), "training", "sampling") for kind in ("backbone", "noise_schedule", "parameterization")}
+        content = {"train": train, "metric": self.names.identity(metric, "measuring"), **acting}
+        task = described | {"metric": self.names.describe(metric)} | self._work(1, cell.dataset, cell.backbone, cell.noise_schedule, metric)
+        return self._add("evaluate", content, task, {"train": train}, f"{metric.column(self.matrix.extractor)} of {self._train_label(cell)}")
+
+    def _measured(self, cell: Cell, sample: str, metrics: list[Any]) -> dict[str, str]:
+        extractor = self.matrix.extractor
         needs = {name: any(getattr(m, name) for m in metrics) for name in ("needs_judge", "needs_training")}
         eyes, reference, task = self._once(lambda: self._reference(cell, **needs), "reference", cell.dataset, *needs.values())
         shown = self._sample_label(cell)
@@ -129,11 +141,17 @@ class _Builder:
             task = {"metric": self.names.describe(metric)} | self._work(cell.sample.count, cell.dataset, extractor, metric)
             stages[f"evaluate:{column}"] = self._add("evaluate", {"features": features, **measured}, task,
                                                      {"features": features, "reference": reference}, f"{column} of {shown}")
-            floor = self._once(lambda measured=measured, task=task, column=column: self._add(
-                "evaluate", {"features": "held_out", **measured}, task, {"reference": reference}, f"{column} of held-out real images"),
-                "floor", cell.dataset, metric, reference)
-            self.plan.floors[f"{self.names.label(cell.dataset)}:{column}"] = floor
+            name = f"{self.names.label(cell.dataset)}:{column}"
+            self.plan.floors[name] = self._floor("held_out", "held-out real images", cell, metric, column, measured, task)
+            if metric.prefers_copies and needs["needs_training"]:
+                measured |= {"count": cell.sample.count}
+                self.plan.copies[name] = self._floor("train", "training images", cell, metric, column, measured, task | {"count": cell.sample.count})
         return stages
+
+    def _floor(self, split: str, what: str, cell: Cell, metric: Any, column: str, measured: dict[str, Any], task: dict[str, Any]) -> str:
+        """A metric of real images in place of generated ones."""
+        return self._once(lambda: self._add("evaluate", {"features": split, **measured}, task | {"split": split}, {"reference": measured["reference"]},
+                                            f"{column} of {what}"), split, cell.dataset, metric, measured["reference"], task.get("count"))
 
     def _reference(self, cell: Cell, needs_judge: bool, needs_training: bool) -> tuple[dict[str, str], str, dict[str, Any]]:
         """Extractor and, where a metric needs one, judge; what they see in the real images; the task that names both."""
@@ -141,7 +159,8 @@ class _Builder:
         data = {"dataset": self.names.describe(cell.dataset)}
         task = data | {"extractor": self.names.describe(extractor)}
         look = self._work(1, cell.dataset, extractor)
-        content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED}
+        content = {"dataset": dataset, "extractor": self.names.identity(extractor, "measuring"), "seed": EXTRACTOR_SEED,
+                   "weights": self._once(extractor.fingerprint, "fingerprint", extractor)}
         eyes = {"extractor": self._add("extractor", content, task | look | {"seed": EXTRACTOR_SEED}, {}, shown)}
         if needs_judge:
             judge = data | {"seed": JUDGE_SEED} | self._work(1, cell.dataset)
@@ -152,19 +171,19 @@ class _Builder:
     def _throughput(self, cell: Cell, described: dict[str, Any]) -> dict[str, str]:
         settings = settings_json(self.matrix.throughput)
         around = {"image_shape": list(cell.dataset.image_shape), "classes": cell.dataset.classes, "condition_shape": cell.dataset.condition_shape,
-                  "throughput": settings, "machine": fingerprint(self.plan.device)}
+                  "machine": fingerprint(self.plan.device)}
+        repeats, images = self.matrix.throughput.repeats, sum(self.matrix.throughput.batch_size)
         training = around | {kind: self.names.identity(getattr(cell, kind), "training") for kind in TRAINING_PARTS if kind != "noise_schedule"} | {
-            "of": "training", "batch_size": cell.train.batch_size, "dtype": cell.train.dtype_on(self.device)}
+            "of": "training", "throughput": {"repeats": repeats}, "batch_size": cell.train.batch_size, "dtype": cell.train.dtype_on(self.device)}
         costs = self._once(cell.conditioning.costs_as, "costs", cell.conditioning)
         network = {"backbone": cell.backbone, "parameterization": cell.parameterization, "conditioning": costs}
         sampling = around | {kind: self.names.identity(component, "training", "sampling") for kind, component in network.items()} | {
-            "of": "sampling", "scheduler": self.names.identity(cell.scheduler, "sampling"), "clip": cell.sample.clip, "dtype": "float32",
-            "learned_variance": cell.objective.learns_variance}
+            "of": "sampling", "throughput": settings, "scheduler": self.names.identity(cell.scheduler, "sampling"), "clip": cell.sample.clip,
+            "dtype": "float32", "learned_variance": cell.objective.learns_variance}
         backbone, task = self.names.label(cell.backbone), described | {"throughput": settings}
         shown = f"{self.names.label(cell.scheduler)} on {backbone}, {self.names.label(cell.conditioning)}"
-        repeats, batch = self.matrix.throughput.repeats, self.matrix.throughput.batch_size
         steps = {"of": "training"} | self._work(repeats * cell.train.batch_size, cell.dataset, cell.backbone, "training")
-        runs = {"of": "sampling"} | self._work(repeats * batch * planned_nfe(cell), cell.dataset, cell.backbone, "sampling")
+        runs = {"of": "sampling"} | self._work(repeats * images * planned_nfe(cell), cell.dataset, cell.backbone, "sampling")
         return {
             "throughput:training": self._add("throughput", training, task | steps, {}, f"training {backbone}"),
             "throughput:sampling": self._add("throughput", sampling, task | runs, {}, shown),
@@ -182,16 +201,25 @@ class _Builder:
                 raise DataError(f"dataset {self.names.full(dataset)}: {error}") from error
         return self.names.identity(dataset, "training") | {"content": self.fingerprints[dataset]}
 
-    def _metrics(self, cell: Cell) -> list[Any]:
-        """The metrics that apply to a cell; a note in the plan for each that does not."""
-        return self._once(lambda: [m for m in self.matrix.metrics if self._applies(m, cell)], "metrics", *cell.components().values(), cell.train, cell.sample)
+    def _metrics(self, cell: Cell) -> tuple[list[Any], list[Any]]:
+        """The metrics that apply to a cell, those of its samples and those of its denoiser; a note in the plan for each that does not."""
+        def chosen() -> tuple[list[Any], list[Any]]:
+            apply = [m for m in self.matrix.metrics if self._applies(m, cell)]
+            return [m for m in apply if m.looks_at == "samples"], [m for m in apply if m.looks_at == "denoiser"]
+        return self._once(chosen, "metrics", *cell.components().values(), cell.train, cell.sample)
 
     def _applies(self, metric: Any, cell: Cell) -> bool:
         reason = metric.why_not(cell)
+        if metric.looks_at == "samples" and metric.needs_logits and not self.matrix.extractor.has_logits:
+            reason = f"{self.names.full(self.matrix.extractor)} gives no logits"
         note = f"{metric.component_name()} is not measured: {reason}"
         if reason and note not in self.plan.notes:
             self.plan.notes.append(note)
         return reason is None
+
+    def _train_label(self, cell: Cell) -> str:
+        shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.parameterization, cell.conditioning))]
+        return f"{', '.join(shown)}, seed {cell.seed}"
 
     def _sample_label(self, cell: Cell) -> str:
         shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.conditioning, cell.scheduler))]

@@ -1,18 +1,22 @@
-"""The stages that judge images: extractor and judge, what they see, and the metrics."""
+"""The stages that judge: extractor and judge, what they see, and the metrics, of images and of denoisers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
+from diffbench import training
 from diffbench.classifier import Classifier, fit_classifier
 from diffbench.context import Context, Files, as_json
+from diffbench.denoiser import as_condition, condition_of
 from diffbench.errors import Diverged
-from diffbench.evaluation import Dataset
+from diffbench.evaluation import Dataset, SampleMetric
+from diffbench.frechet import Moments, moments
 from diffbench.uncertainty import Jackknife
-from diffbench.values import Evidence, Real, Split
+from diffbench.values import Denoise, Evidence, Prediction, Real, Split, TrainedModel
 
 
 def extractor(context: Context) -> Files:
@@ -36,7 +40,10 @@ def reference(context: Context) -> Files:
     """What extractor and judge see in the reference and in the held-out split, and in the training split where a metric asks for it."""
     splits = context.component("dataset").load()
     names = ("reference", "held_out", "train") if context.task["needs_training"] else ("reference", "held_out")
-    files = {f"{name}.safetensors": safetensors.torch.save(_seen(context, splits[name].images, splits[name].labels)) for name in names}
+    seen = {name: _seen(context, splits[name].images, splits[name].labels) for name in names}
+    mean, root = moments(seen["reference"]["features"])
+    seen["reference"] |= {"mean": mean, "root": root.contiguous()}                 # once, for every cell that is compared with it
+    files = {f"{name}.safetensors": safetensors.torch.save(tensors) for name, tensors in seen.items()}
     return files | {"facts.json": as_json({f"{name}_count": len(splits[name].images) for name in names})}
 
 
@@ -44,16 +51,45 @@ def features(context: Context) -> Files:
     """What extractor and judge see in the samples of a cell."""
     samples = context.tensors("sample", "images.safetensors")
     seen = _seen(context, samples["images"], samples.get("labels"))
-    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": as_json({"feature_count": seen["features"].shape[1]})}
+    return {"seen.safetensors": safetensors.torch.save(seen), "facts.json": as_json({
+        "feature_count": seen["features"].shape[1], "remark": context.component("extractor").remark(tuple(samples["images"].shape[1:]))})}
 
 
 def evaluate(context: Context) -> Files:
-    """One metric of one set of images; of held-out real images where no samples are given, which is the floor."""
+    """One metric of one set of images, or of one trained denoiser."""
     metric = context.component("metric")
+    measured = metric.measure(_model(context), context.progress) if metric.looks_at == "denoiser" else _of_samples(context, metric)
+    return {"values.json": as_json(as_columns(measured))}
+
+
+def _of_samples(context: Context, metric: SampleMetric) -> dict[str, float | Jackknife]:
+    """Of a split of real images where no samples are given: the floor, and what copies would have."""
     names = ("reference", "held_out", "train") if metric.needs_training else ("reference", "held_out")
     real = Real(**{name: _evidence(context.tensors("reference", f"{name}.safetensors")) for name in names})
-    generated = _evidence(context.tensors("features", "seen.safetensors")) if "features" in context.parents else real.held_out
-    return {"values.json": as_json(as_columns(metric.measure(generated, real)))}
+    if "features" in context.parents:
+        generated = _evidence(context.tensors("features", "seen.safetensors"))
+    else:
+        generated = getattr(real, context.task["split"]) if context.task["split"] in names else _evidence(context.tensors("reference", "train.safetensors"))
+        generated = some_of(generated, context.task.get("count"))
+    return metric.measure(generated, real)
+
+
+def _model(context: Context) -> TrainedModel:
+    """The denoiser of a training, plainly conditional: no guidance, no clipping."""
+    cell = context.cell()
+    network = training.build(cell, context.device).eval().requires_grad_(False)
+    network.load_state_dict(context.tensors("train", "weights.safetensors"))
+    held_out = cell.dataset.load()["held_out"]
+    conditions = condition_of(held_out)
+
+    def of_rows(rows: Tensor) -> Denoise:
+        told = None if conditions is None else as_condition(conditions[rows].to(context.device))
+
+        def denoise(x_t: Tensor, t: float) -> Prediction:
+            said = network.denoise(x_t.float(), t, told, torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device))
+            return Prediction(*(None if part is None else part.to(x_t.dtype) for part in said))
+        return denoise
+    return TrainedModel(denoise=of_rows, schedule=cell.noise_schedule, held_out=held_out, device=context.device, seed=cell.seed)
 
 
 def as_columns(measured: dict[str, float | Jackknife]) -> dict[str, dict[str, Any]]:
@@ -74,7 +110,8 @@ def _split(context: Context, name: str) -> Split:
 def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
     """Features and judgement of a set of images, checked finite."""
     weights = context.tensors("extractor", "weights.safetensors")
-    seen = {"images": images, "features": context.component("extractor").features(weights, images, context.device).contiguous()}
+    looked = context.component("extractor").look(weights, images, context.device, context.progress)
+    seen = {"images": images, **{name: tensor.contiguous() for name, tensor in looked.items()}}
     if not seen["features"].isfinite().all():
         raise Diverged("the extractor's features are not finite")
     if labels is not None:
@@ -85,5 +122,15 @@ def _seen(context: Context, images: Tensor, labels: Tensor | None) -> dict[str, 
     return seen
 
 
+def some_of(evidence: Evidence, count: int | None) -> Evidence:
+    """So many images of a split, each class in proportion; all of them where `count` is None or larger."""
+    if count is None or count >= len(evidence.images):
+        return evidence
+    order = torch.arange(len(evidence.images)) if evidence.labels is None else evidence.labels.argsort(stable=True)
+    chosen = order[torch.arange(count) * len(order) // count]
+    return Evidence(**{name: None if value is None or name == "moments" else value[chosen] for name, value in vars(evidence).items()})
+
+
 def _evidence(seen: dict[str, Tensor]) -> Evidence:
-    return Evidence(images=seen["images"], labels=seen.get("labels"), features=seen["features"], predicted=seen.get("predicted"), logits=seen.get("logits"))
+    return Evidence(images=seen["images"], labels=seen.get("labels"), features=seen["features"], predicted=seen.get("predicted"), logits=seen.get("logits"),
+                    moments=Moments(seen["mean"], seen["root"]) if "mean" in seen else None)

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import subprocess
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,39 +52,6 @@ def machine_digest(device: str) -> str:
     from diffbench.specs import digest
 
     return digest(fingerprint(device))[:12]
-
-
-class OtherLoad:
-    """How many cores other processes kept busy since this was made, of those this process may use: what a timing shared them with."""
-
-    def __init__(self) -> None:
-        self.start, self.busy, self.own = time.perf_counter(), _busy_seconds(), _own_seconds()
-
-    def cores(self) -> float | None:
-        """Cores, on average; None where the system does not tell."""
-        busy = _busy_seconds()
-        if busy is None or self.busy is None:
-            return None
-        return max(0.0, (busy - self.busy - (_own_seconds() - self.own)) / (time.perf_counter() - self.start))
-
-
-def _busy_seconds() -> float | None:
-    """Processor seconds that all processes have used on the cores this one may use."""
-    total = 0
-    try:
-        allowed = {f"cpu{n}" for n in os.sched_getaffinity(0)}
-        for line in Path("/proc/stat").read_text().splitlines():
-            name, *ticks = line.split()
-            if name in allowed:
-                user, nice, system, _, _, irq, softirq, *_ = map(int, ticks)
-                total += user + nice + system + irq + softirq
-    except (AttributeError, OSError, ValueError):         # not Linux
-        return None
-    return total / os.sysconf("SC_CLK_TCK")
-
-
-def _own_seconds() -> float:
-    return sum(os.times()[:4])
 
 
 def nvidia_driver() -> str:

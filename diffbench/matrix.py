@@ -51,6 +51,11 @@ class Cell:
     sample: Sample
     seed: int
 
+    @property
+    def noise_seed(self) -> int:
+        """Seed of the noise that its samples are drawn from."""
+        return self.seed if self.sample.seed == "cell" else int(self.sample.seed)
+
     def components(self) -> dict[str, Any]:
         """Its components by kind, in the order of the result table."""
         return {name: getattr(self, name) for name in _component_kinds()}
@@ -58,7 +63,8 @@ class Cell:
     def identity(self, names: Names) -> dict[str, Any]:
         """What makes two cells the same."""
         parts = {kind: names.identity(c, "training", "sampling", "measuring") for kind, c in self.components().items()}
-        return parts | {"train": settings_json(self.train, identity=True), "sample": settings_json(self.sample, identity=True), "seed": self.seed}
+        return parts | {"train": settings_json(self.train, identity=True), "sample": settings_json(self.sample, identity=True) | {"seed": self.noise_seed},
+                        "seed": self.seed}
 
 
 @functools.cache

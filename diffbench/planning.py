@@ -68,6 +68,7 @@ class Plan:
     cells: list[CellPlan] = field(default_factory=list)
     stages: dict[str, Stage] = field(default_factory=dict)
     floors: dict[str, str] = field(default_factory=dict)      # dataset label and metric -> stage that measures held-out real images
+    copies: dict[str, str] = field(default_factory=dict)      # and that measures training images, as a model would give that knows nothing else
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ class Plan:
     def needed(self) -> dict[str, Stage]:
         """The stages of cells that are not skipped, and their ancestors, parents first."""
         wanted: set[str] = set()
-        waiting = [key for planned in self.cells for key in planned.stages.values()] + list(self.floors.values())
+        waiting = [key for planned in self.cells for key in planned.stages.values()] + [*self.floors.values(), *self.copies.values()]
         while waiting:
             key = waiting.pop()
             if key not in wanted:

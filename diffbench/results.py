@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffbench import costs
 from diffbench.engine import Engine, Outcome
 from diffbench.errors import DiffbenchError
 from diffbench.options import Options
@@ -20,20 +21,19 @@ from diffbench.store import Store, write_atomically
 if TYPE_CHECKING:
     import pandas
 
-BUSY_CORES = 0.5                      # of other processes, above which a timing is remarked upon
 RECORDS = "cells"                     # folder of the records inside a run
+COLUMNS = "columns.json"              # which columns are better higher (true) or lower (false)
+LEFT_OUT = "left_out"                 # in a record: of each number with an interval, its values without a block of samples; no column
 LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing",
-           "scheduler", "steps", "guidance_scale", "seed")
-MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", "train_images_per_second", "train_images_per_second_low",
-            "train_images_per_second_high", "sample_images_per_second", "sample_images_per_second_low", "sample_images_per_second_high",
-            "train_cores_of_others", "sample_cores_of_others", "seconds_per_nfe", "throughput_batch_size", "peak_memory_bytes", "energy_joules")
-PROVENANCE = ("extractor", "extractor_key", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked",
-              "clamped_share", "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
-              "git_commit", "started_at")
+           "scheduler", "steps", "guidance_scale", "seed", "noise_seed")
+MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", *costs.COLUMNS)
+PROVENANCE = ("train_key", "extractor", "extractor_key", "extractor_weights", "extractor_remark", "reference_count", "sample_count", "feature_count",
+              "sample_batch_size", "sample_batch_size_asked", "clamped_share", *costs.FLAGS, "speed_remark", "device", "dtype", "threads", "cores", "torch",
+              "diffbench", "origins", "git_commit", "started_at")
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
-CLOCKED = re.compile(r"images_per_second|seconds|started_at|peak_memory|cores_of_others|speed_remark")
-COUNTS = ("reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters", "train_steps",
-          "throughput_batch_size")
+CLOCKED = re.compile(r"images_per_|seconds|started_at|peak_memory|energy|lap_spread|cores_of_others|noisy|speed_remark")
+COUNTS = ("noise_seed", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters",
+          "train_steps", "throughput_batch_size")
 
 
 class Rows:
@@ -114,7 +114,8 @@ class Rows:
         cell, registry = planned.cell, self.plan.registry
         row: dict[str, Any] = {"cell_id": planned.cell_id}
         row |= {kind: registry.ref_of(c).full_name for kind, c in cell.components().items()}
-        row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed, "train_steps": cell.train.steps}
+        row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed, "noise_seed": cell.noise_seed,
+                "train_steps": cell.train.steps}
         row |= {name: option_value(cell, name, self.plan) for name in self.varying}
         row["origins"] = ", ".join(sorted({registry.ref_of(c).origin for c in cell.components().values()}))
         return row
@@ -127,38 +128,37 @@ class Rows:
         row: dict[str, Any] = {"status": status, "reason": root.reason if root else ""}
         for role, key in planned.stages.items():
             if outcomes[role].status == "ok":
+                left_out = row.get(LEFT_OUT, {})
                 row |= self._of_stage(role, key)
+                row[LEFT_OUT] = left_out | row.get(LEFT_OUT, {})
         if root is None:
-            row |= {"reason": "; ".join(remarks(row)), "speed_remark": speed_remark(row)}
+            row |= {"reason": "; ".join(remarks(row)), **costs.judged(row)}
         return row
 
     def _of_stage(self, role: str, key: str) -> dict[str, Any]:
         """The columns one finished stage gives."""
         stage = self.plan.stages[key]
         if role.startswith("evaluate:"):
-            column = role.partition(":")[2]
+            column, said = role.partition(":")[2], self._said("evaluate", key, "values.json")
+            measured = columns_of(column, said["values"]) | {LEFT_OUT: columns_of(column, said["left_out"])}
+            if "reference" not in stage.parents:          # of the denoiser: no images were compared with others
+                return measured
             reference = self._said("reference", stage.parents["reference"], "facts.json")
             extractor = self.plan.stages[self.plan.stages[stage.parents["reference"]].parents["extractor"]]
-            return columns_of(column, self._said("evaluate", key, "values.json")["values"]) | {
+            return measured | {
                 "reference_count": reference["reference_count"], "extractor": self.plan.registry.ref_of(self.plan.matrix.extractor).full_name,
-                "extractor_key": extractor.key[:12]}
+                "extractor_key": extractor.key[:12],
+                "extractor_weights": self._said("extractor", extractor.key, "facts.json").get("sha256", "")[:12]}
         if role == "features":
-            return {"feature_count": self._said(stage.name, key, "facts.json")["feature_count"]}
+            seen = self._said(stage.name, key, "facts.json")
+            return {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
         facts = self._said(stage.name, key, "facts.json")
         if role == "train":
-            return {"train_loss": facts["train_loss"]}
+            return {"train_loss": facts["train_loss"], "train_key": key[:12]}
         if role == "sample":
             return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "dtype", "threads")} | {
                 "sample_batch_size": facts["batch_size"], "sample_batch_size_asked": facts["batch_size_asked"]}
-        rate = {"median": facts["images"] / facts["median_seconds"], "low": facts["images"] / facts["quartile_seconds"][1],
-                "high": facts["images"] / facts["quartile_seconds"][0]}
-        name = "train_images_per_second" if role == "throughput:training" else "sample_images_per_second"
-        row = {name: rate["median"], f"{name}_low": rate["low"], f"{name}_high": rate["high"], "cores": facts["cores"],
-               name.replace("images_per_second", "cores_of_others"): facts["cores_of_others"]}
-        if role == "throughput:sampling":
-            row |= {k: facts[k] for k in ("parameters", "gmac_per_nfe", "seconds_per_nfe")} | {"throughput_batch_size": facts["batch_size"],
-                                                                                              "peak_memory_bytes": facts.get("peak_memory_bytes")}
-        return row
+        return costs.columns(role, facts)
 
     def _said(self, *what: str) -> Any:
         if what not in self.read:
@@ -166,7 +166,7 @@ class Rows:
         return self.read[what]
 
 
-def columns_of(main: str, values: dict[str, float]) -> dict[str, float]:
+def columns_of(main: str, values: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a metric by column: "" and "_x" belong to the main one, other names are columns of their own."""
     return {main + name if name == "" or name.startswith("_") else name: value for name, value in values.items()}
 
@@ -178,13 +178,9 @@ def remarks(row: dict[str, Any]) -> list[str]:
         said.append(f"sampled in batches of {row['sample_batch_size']} instead of {row['sample_batch_size_asked']} after running out of memory")
     if row.get("feature_count") and row["sample_count"] <= row["feature_count"]:
         said.append(f"{row['sample_count']} samples for {row['feature_count']} features: the distance rests on a covariance that is rank-deficient")
+    if row.get("extractor_remark"):
+        said.append(row["extractor_remark"])
     return said
-
-
-def speed_remark(row: dict[str, Any]) -> str:
-    """What a reader should know of the speeds of a row."""
-    others = max(row.get("train_cores_of_others") or 0.0, row.get("sample_cores_of_others") or 0.0)
-    return f"measured while other processes kept {others:.1f} of {row['cores']} cores busy" if others > BUSY_CORES else ""
 
 
 def varying_options(plan: Plan) -> list[str]:
@@ -258,7 +254,7 @@ def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.
     """Rows as a frame with the columns in their order; `order` is the order of cell ids."""
     import pandas
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in (LEFT_OUT, *costs.RAW)]
     metrics = [n for n in names if n not in (*LEADING, *MEASURED, *PROVENANCE) and "." not in n]
     options = [n for n in names if "." in n]
     columns = [*LEADING, *options, *MEASURED, *metrics, *PROVENANCE]
@@ -268,6 +264,8 @@ def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.
             table[name] = table[name].astype("float64")
         if name in COUNTS:
             table[name] = table[name].astype("Int64")
+        if name in costs.FLAGS:
+            table[name] = table[name].astype("boolean")
         if name in options and table[name].map(lambda v: isinstance(v, list)).any():
             table[name] = table[name].map(lambda v: "-".join(map(str, v)) if isinstance(v, list) else v)
     if order:
@@ -293,9 +291,9 @@ def csv_of(table: pandas.DataFrame) -> bytes:
     return safe.to_csv(index=False).encode()
 
 
-def floors(plan: Plan, store: Store, engine: Engine) -> dict[str, dict[str, float]]:
-    """The columns of each metric for held-out real images, by 'dataset:column'."""
-    return {name: columns_of(name.rpartition(":")[2], store.read_json("evaluate", key, "values.json")["values"]) for name, key in plan.floors.items()
+def of_real_images(stages: dict[str, str], store: Store, engine: Engine) -> dict[str, dict[str, float]]:
+    """The columns of each metric for a split of real images, by 'dataset:column'; stages: `floors` or `copies` of a plan."""
+    return {name: columns_of(name.rpartition(":")[2], store.read_json("evaluate", key, "values.json")["values"]) for name, key in stages.items()
             if engine.outcomes.get(key, Outcome(status="blocked")).status == "ok"}
 
 

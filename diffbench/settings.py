@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import BeforeValidator
 
 from diffbench.durations import limits, seconds
@@ -17,6 +17,17 @@ STAGES = ("extractor", "classifier", "noisy_classifier", "reference", "train", "
 Duration = Annotated[float, BeforeValidator(seconds), Gt(0), Words("a duration such as 90s, 10m, 3h or a number of seconds")]
 Limits = Annotated[tuple[tuple[str, float], ...], BeforeValidator(lambda value: limits(value, STAGES)),
                    Words(f"a duration such as 10m, or one for each stage that has a limit, such as {{train: 3h, sample: 1h}}; stages: {', '.join(STAGES)}")]
+Sizes = Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1), BeforeValidator(lambda value: value if isinstance(value, tuple | list) else (value,)),
+                  Words("an integer >= 1 or a list of them")]
+
+
+def _noise_seed(value: Any) -> Any:
+    if value == "cell" or (type(value) is int and 0 <= value < 2**31):
+        return value
+    raise ValueError(value)
+
+
+NoiseSeed = Annotated[int | str, BeforeValidator(_noise_seed), Words("cell, or an integer in [0, 2147483648)")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +66,20 @@ class Sample(Options):
     batch_size: Annotated[int, Ge(1)] = incidental_option(250)            # images at a time; never changes the noise of an image
     clip: bool = True                                                     # clamp x0_hat to the range of pixels, after guidance
     temperature: Annotated[float, Ge(0)] = 1.0                            # factor on the noise a scheduler injects; not on x_T
+    seed: NoiseSeed = "cell"                                              # of the noise; cell: the seed of the cell, which is that of its training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput(Options):
-    """How speed is measured: device to itself, warmed up, synchronised, median over repeats."""
+    """How speed is measured: device to itself, warmed up, synchronised, median over laps that alternate with laps of an anchor."""
 
-    repeats: Annotated[int, Ge(3)] = 5                                    # timed runs, after warm-up
-    batch_size: Annotated[int, Ge(1)] = 250                               # images at a time
+    repeats: Annotated[int, Ge(3)] = 5                                    # timed laps, after warm-up
+    batch_size: Sizes = (250,)                                            # images at a time; of several the first is the row's, see docs/cost.md
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.batch_size)) < len(self.batch_size):
+            raise OptionError(f"batch_size must name each size once, got {list(self.batch_size)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,55 +1,146 @@
-"""The stage that measures speed."""
+"""The stage that measures what a training and a sampler run cost: time, memory, energy, arithmetic."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffbench import drawing, training
+from diffbench import anchor, drawing, nvml, timing, training
 from diffbench.context import Context, Files, as_json
 from diffbench.denoiser import Denoiser, as_condition, condition_of
-from diffbench.machine import OtherLoad, cores
+from diffbench.errors import is_out_of_memory
+from diffbench.machine import cores
+from diffbench.machine_load import Load
 from diffbench.matrix import Cell
-from diffbench.timing import Timing, measure
+from diffbench.memory import PeakMemory
+from diffbench.timing import Stopwatch, Timing, Warm
 from diffbench.values import Split
 
 TIMED_TRAIN_STEPS = 20                # optimiser steps in one timed run of a training
+ENERGY_SECONDS = 2.0                  # shortest window: the driver's counter moves every 20 to 100 ms
 
 
 def throughput(context: Context) -> Files:
     """Seconds of a whole sampler run, or of optimiser steps, with the device to itself; networks need no training for that."""
-    cell = context.cell()
-    settings = context.task["throughput"]
-    others = OtherLoad()
-    if context.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(context.device)
-    facts = _timed_training(cell, settings["repeats"], context) if context.task["of"] == "training" else _timed_sampling(cell, settings, context)
-    if context.device.type == "cuda":
-        facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(context.device)
-    facts |= {"threads": context.threads, "is_deterministic": context.execution["is_deterministic"],
-              "cores": cores(), "cores_of_others": others.cores()}
+    load, cell = Load(context.device), context.cell()
+    meter = _Meter(context.device, context.task["throughput"]["repeats"])
+    facts = _training(cell, meter) if context.task["of"] == "training" else _sampling(cell, context.task["throughput"]["batch_size"], meter)
+    facts |= {"threads": context.threads, "is_deterministic": context.execution["is_deterministic"], "cores": cores(), "device": context.device.type,
+              "load": load.facts(), "not_measured": meter.not_measured}
     return {"facts.json": as_json(facts)}
 
 
-def _timed_sampling(cell: Cell, settings: dict[str, Any], context: Context) -> dict[str, Any]:
-    batch = settings["batch_size"]
-    model = training.build(cell, context.device).eval()
-    split, helpers = _made_up(cell, batch), drawing.helpers_for(cell, context.device)
-    timing = measure(lambda: drawing.draw(cell, model, condition_of(split), helpers, context.device, range(batch)), settings["repeats"], context.device)
-    nfe = model.evaluations / batch / (len(timing.seconds) + len(timing.warmup_seconds))
-    return _timing_facts(timing) | {"images": batch, "nfe": nfe, "seconds_per_nfe": timing.median / nfe, "batch_size": batch,
-                                    "parameters": sum(p.numel() for p in model.parameters()), "gmac_per_nfe": gmac_per_nfe(cell, model, context.device)}
+def _sampling(cell: Cell, sizes: list[int], meter: _Meter) -> dict[str, Any]:
+    """The figures of the first batch size that fits, and beside them those of every size."""
+    model, helpers = training.build(cell, meter.device).eval(), drawing.helpers_for(cell, meter.device)
+    by_size = {size: _of_batch(cell, model, helpers, size, meter) for size in sorted(sizes)}
+    fitting = [size for size in sizes if "reason" not in by_size[size]]
+    if not fitting:
+        raise MemoryError(by_size[min(sizes)]["reason"])
+    return by_size[fitting[0]] | {"parameters": sum(p.numel() for p in model.parameters()), "gmac_per_nfe": gmac_per_nfe(cell, model, meter.device),
+                                  "by_batch_size": [by_size[size] for size in sizes]}
 
 
-def _timed_training(cell: Cell, repeats: int, context: Context) -> dict[str, Any]:
+def _of_batch(cell: Cell, model: Denoiser, helpers: Any, batch: int, meter: _Meter) -> dict[str, Any]:
+    """What one batch size costs, or the reason why it cannot be had."""
+    split, watch = _made_up(cell, batch), Stopwatch(meter.device)
+    evaluations = 0
+
+    def run() -> None:
+        nonlocal evaluations
+        before = model.evaluations
+        drawing.draw(cell, model, condition_of(split), helpers, meter.device, range(batch), watch=watch.watch)
+        evaluations = model.evaluations - before
+    try:
+        measured = meter.measure(run, watch.take)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = f"out of memory: {' '.join(str(error).split())[:300]}"
+    else:
+        laps, nfe = measured.timing, evaluations / batch
+        joules = meter.joules(run)
+        return {"batch_size": batch, "images": batch, "nfe": nfe, "steps": cell.scheduler.steps, **measured.facts(), "network_seconds": laps.inside,
+                "seconds_per_nfe": laps.median / nfe, "network_seconds_per_nfe": laps.median_inside / nfe,
+                "scheduler_seconds_per_step": (laps.median - laps.median_inside) / cell.scheduler.steps,
+                "energy_joules": None if joules is None else joules / batch}
+    if meter.device.type == "cuda":                       # when the error and what it held are gone
+        torch.cuda.empty_cache()
+    return {"batch_size": batch, "reason": reason}
+
+
+def _training(cell: Cell, meter: _Meter) -> dict[str, Any]:
+    """Optimiser steps by the training's own clock: what building the network and its optimiser takes stands apart."""
     cell = replace(cell, train=replace(cell.train, steps=TIMED_TRAIN_STEPS))
     batch = cell.train.batch_size
-    split = _made_up(cell, batch)
-    timing = measure(lambda: training.train(cell, split, context.device), repeats, context.device)
-    return _timing_facts(timing) | {"images": batch * TIMED_TRAIN_STEPS, "batch_size": batch}
+    split, stepping = _made_up(cell, batch), 0.0
+
+    def run() -> None:
+        nonlocal stepping
+        stepping += training.train(cell, split, meter.device).seconds
+
+    def take() -> float:
+        nonlocal stepping
+        taken, stepping = stepping, 0.0
+        return taken
+    measured = meter.measure(run, take)
+    whole, steps = measured.timing, replace(measured.timing, seconds=measured.timing.inside)
+    return {"batch_size": batch, "images": batch * TIMED_TRAIN_STEPS, "steps": TIMED_TRAIN_STEPS, **replace(measured, timing=steps).facts(),
+            "set_up_seconds": [all_of - some for all_of, some in zip(whole.seconds, whole.inside, strict=True)]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What the meter read of one piece of work."""
+
+    warm: Warm
+    timing: Timing
+    peak_memory_bytes: int | None
+
+    def facts(self) -> dict[str, Any]:
+        """As they are written; every lap is kept."""
+        laps = self.timing
+        return {"seconds": laps.seconds, "median_seconds": laps.median, "quartile_seconds": laps.quartiles, "spread": laps.spread,
+                "warmup_seconds": self.warm.seconds, "is_settled": self.warm.is_settled, "runs_per_lap": self.warm.runs,
+                "anchor_seconds": laps.anchor, "in_anchors": laps.in_anchors, "peak_memory_bytes": self.peak_memory_bytes}
+
+
+class _Meter:
+    """Reads clock, memory and energy in the same way for whatever runs. Make it before the network: memory counts from here."""
+
+    def __init__(self, device: torch.device, repeats: int):
+        self.device, self.repeats = device, repeats
+        self.memory = PeakMemory(device)
+        self.not_measured: dict[str, str] = {}            # column -> why it is empty
+
+    def measure(self, run: Callable[[], None], take: Callable[[], float]) -> _Measured:
+        """Laps of a piece of work beside an anchor's; `take` tells the seconds inside its watched part."""
+        self.memory.reset()
+        warm = timing.warm_up(run, self.device)
+        peak = self.memory.bytes()                        # before there is an anchor
+        if peak is None:
+            self.not_measured["peak_memory_bytes"] = self.memory.reason
+        laps = timing.timed(run, warm, self.repeats, self.device, take=take, anchor=anchor.make(self.device))
+        return _Measured(warm=warm, timing=laps, peak_memory_bytes=peak)
+
+    def joules(self, run: Callable[[], None]) -> float | None:
+        """Joules of one run, over a window of its own without anchors; what the GPU uses when idle is part of them."""
+        try:
+            timing.synchronise(self.device)
+            before, since, runs = nvml.energy_joules(self.device), time.perf_counter(), 0
+            while time.perf_counter() - since < ENERGY_SECONDS:
+                run()
+                timing.synchronise(self.device)
+                runs += 1
+            return (nvml.energy_joules(self.device) - before) / runs
+        except nvml.NotReported as error:
+            self.not_measured["energy_joules"] = str(error)
+            return None
 
 
 def _made_up(cell: Cell, count: int) -> Split:
@@ -72,7 +163,3 @@ def gmac_per_nfe(cell: Cell, model: Denoiser, device: torch.device) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.denoise(x, 0.5, cond, torch.zeros(1, dtype=torch.bool, device=device))
     return counter.get_total_flops() / 2e9
-
-
-def _timing_facts(timing: Timing) -> dict[str, Any]:
-    return {"seconds": timing.seconds, "warmup_seconds": timing.warmup_seconds, "median_seconds": timing.median, "quartile_seconds": timing.quartiles}

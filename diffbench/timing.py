@@ -1,52 +1,167 @@
-"""The clock: warm-up, synchronisation at the edges, repeats, median and spread. A component cannot measure itself."""
+"""The clock: laps until warm, then repeated laps beside laps of an anchor. A component cannot measure itself.
+
+A *run* is the work done once. A *lap* is as many runs in a row as last LAP_SECONDS or longer, between two readings of the host's clock with the
+device synchronised at each; all seconds are those of one run. The lap is the shortest thing that is timed: shorter ones would time the
+operating system.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-WARMUP_AGREE = 0.05                   # warm-up ends when two runs in a row differ by less than this share
-WARMUP_MOST = 5                       # or after this many runs
+LAP_SECONDS = 0.02                    # the shortest lap
+RUN_SECONDS = 1e-6                    # what a run is taken to last at least, so that no lap holds more than 20 000
+WARMUP_LAPS = 3                       # warm-up ends when this many laps in a row
+WARMUP_AGREE = 0.05                   # differ by no more than this share of their fastest,
+WARMUP_MOST = 10                      # or after this many laps,
+WARMUP_SECONDS = 20.0                 # or after the lap in which this time is over: long laps warm up within themselves
+ANCHOR_SHARE = 0.25                   # length of an anchor's lap, as a share of the lap it stands beside
+ANCHOR_MOST = 1.0                     # and its longest, in seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warm:
+    """A piece of work that is warm: seconds of each warm-up lap, and the runs that one lap holds from now on."""
+
+    seconds: tuple[float, ...]
+    runs: int
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last WARMUP_LAPS laps agreed."""
+        last = self.seconds[-WARMUP_LAPS:]
+        return len(last) == WARMUP_LAPS and max(last) - min(last) <= WARMUP_AGREE * min(last)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Wall seconds of repeated runs of one piece of work."""
+    """Wall seconds of repeated laps of one piece of work; all of one run."""
 
-    seconds: tuple[float, ...]        # timed runs, in order
-    warmup_seconds: tuple[float, ...]
+    seconds: tuple[float, ...]        # by lap, in order
+    inside: tuple[float, ...] = ()    # of them, those spent inside the part that was watched; empty where none was
+    anchor: tuple[float, ...] = ()    # of the anchor: before the first lap, between laps, after the last; empty without one
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
 
     @property
+    def median_inside(self) -> float:
+        """Of the lap that has the median time (the mean of two where two have): with the time outside it adds up to the median exactly."""
+        order = sorted(range(len(self.seconds)), key=self.seconds.__getitem__)
+        middle = order[(len(order) - 1) // 2 : len(order) // 2 + 1]
+        return statistics.fmean(self.inside[lap] for lap in middle)
+
+    @property
     def quartiles(self) -> tuple[float, float]:
         """(first, third)."""
-        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return low, high
+        return quartiles(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range as a share of the median."""
+        low, high = self.quartiles
+        return (high - low) / self.median
+
+    @property
+    def in_anchors(self) -> tuple[float, ...]:
+        """Each lap in units of the anchor: over the mean of the anchor's laps just before and just after it."""
+        return tuple(2 * lap / (before + after) for lap, before, after in zip(self.seconds, self.anchor, self.anchor[1:], strict=False))
 
 
-def measure(work: Callable[[], object], repeats: int, device: torch.device) -> Timing:
-    """Runs `work` until it is warm, then `repeats` timed times; the device is synchronised before each reading of the clock."""
-    warm: list[float] = []
-    while len(warm) < WARMUP_MOST and not (len(warm) > 1 and abs(warm[-1] - warm[-2]) <= WARMUP_AGREE * warm[-2]):
-        warm.append(_once(work, device))
-    return Timing(seconds=tuple(_once(work, device) for _ in range(repeats)), warmup_seconds=tuple(warm))
+class Stopwatch:
+    """Seconds spent inside watched calls. On CUDA by events in the stream, which hold nothing up and are read when taken.
+
+    On CUDA these are seconds of the device's time line, waiting for a slow host included, so that inside and outside add up to the whole.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.spans: list[tuple[Any, Any]] = []
+
+    def watch(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, watched."""
+        def watched(*arguments: Any) -> Any:
+            begin = self._mark()
+            result = call(*arguments)
+            self.spans.append((begin, self._mark()))
+            return result
+        return watched
+
+    def take(self) -> float:
+        """Seconds since it was last asked; the device must be synchronised."""
+        spans, self.spans = self.spans, []
+        if self.device.type == "cuda":
+            return sum(begin.elapsed_time(end) for begin, end in spans) / 1e3
+        return sum(end - begin for begin, end in spans)
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
 
 
-def _once(work: Callable[[], object], device: torch.device) -> float:
-    _synchronise(device)
+def warm_up(work: Callable[[], object], device: torch.device) -> Warm:
+    """Runs `work` until it is warm (see WARMUP_...)."""
+    laps, runs, spent = [], 1, 0.0
+    while True:
+        laps.append(lap(work, runs, device))
+        spent += laps[-1] * runs
+        runs = max(runs, math.ceil(LAP_SECONDS / max(laps[-1], RUN_SECONDS)))
+        warm = Warm(seconds=tuple(laps), runs=runs)
+        if warm.is_settled or len(laps) == WARMUP_MOST or spent >= WARMUP_SECONDS:
+            return warm
+
+
+def timed(work: Callable[[], object], warm: Warm, repeats: int, device: torch.device, *, take: Callable[[], float] | None = None,
+          anchor: Callable[[], object] | None = None) -> Timing:
+    """`repeats` laps of work that is warm.
+
+    take: seconds spent inside the watched part since it was last asked, such as a stopwatch's.
+    anchor: work that is always the same, of which a lap stands before, between and after the others.
+    """
+    seconds, inside, anchors, runs = [], [], [], 0
+    if take is not None:
+        take()                                            # what the warm-up left
+    if anchor is not None:
+        length = min(max(LAP_SECONDS, ANCHOR_SHARE * warm.seconds[-1] * warm.runs), ANCHOR_MOST)
+        runs = math.ceil(length / max(min(lap(anchor, 1, device) for _ in range(WARMUP_LAPS)), RUN_SECONDS))
+        anchors.append(lap(anchor, runs, device))
+    for _ in range(repeats):
+        seconds.append(lap(work, warm.runs, device))
+        if take is not None:
+            inside.append(take() / warm.runs)
+        if anchor is not None:
+            anchors.append(lap(anchor, runs, device))
+    return Timing(seconds=tuple(seconds), inside=tuple(inside), anchor=tuple(anchors))
+
+
+def lap(work: Callable[[], object], runs: int, device: torch.device) -> float:
+    """Seconds of one run, over so many in a row."""
+    synchronise(device)
     start = time.perf_counter()
-    work()
-    _synchronise(device)
-    return time.perf_counter() - start
+    for _ in range(runs):
+        work()
+    synchronise(device)
+    return (time.perf_counter() - start) / runs
 
 
-def _synchronise(device: torch.device) -> None:
+def quartiles(values: tuple[float, ...]) -> tuple[float, float]:
+    """(first, third), interpolated between the values as numpy does."""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done what it was asked."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from diffbench.contracts import NoiseSchedule
+    from diffbench.frechet import Moments
 
 
 class Level(NamedTuple):
@@ -131,6 +133,7 @@ class Evidence:
     features: Tensor                  # float64 [N, d]
     predicted: Tensor | None          # int64 [N]: what the judge (a classifier used for nothing else) sees
     logits: Tensor | None = None      # float64 [N, K]: of the extractor, where its network classifies
+    moments: Moments | None = None    # of the features, where many sets are compared with this one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,3 +143,14 @@ class Real:
     reference: Evidence               # distances are measured to it
     held_out: Evidence                # seen by nobody: the value that good samples would have
     train: Evidence | None = None     # what the denoiser learnt from, where a metric asks for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """All a metric may see of a trained denoiser; nothing here belongs to sampling, so that cells with one training share the numbers."""
+
+    denoise: Callable[[Tensor], Denoise]      # of rows of held_out, int64 [B]: the network under their own conditions, without guidance
+    schedule: NoiseSchedule
+    held_out: Split                   # images the network has not seen, on the host
+    device: torch.device              # where images are to be denoised, in any floating dtype
+    seed: int                         # of the cell: cells of one seed are to draw the same random numbers

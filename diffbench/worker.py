@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffbench import history
 from diffbench.claims import join
-from diffbench.errors import Damaged, DiffbenchError, DiskFull, Diverged, FailedElsewhere
+from diffbench.errors import Damaged, DiffbenchError, DiskFull, Diverged, FailedElsewhere, is_out_of_memory
 from diffbench.machine import machine_digest
 from diffbench.store import Store, write_atomically
 from diffbench.turns import turn
@@ -105,7 +105,7 @@ def failure(error: Exception) -> dict[str, str]:
         return {"status": "diverged", "kind": "diverged", "reason": text}
     if isinstance(error, DiffbenchError):
         return {"status": "failed", "kind": "request", "reason": text}
-    if "out of memory" in text.lower() or "DefaultCPUAllocator" in text or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return {"status": "failed", "kind": "memory", "reason": f"out of memory: {text[:300]}"}
     last = traceback.extract_tb(error.__traceback__)[-1]
     return {"status": "failed", "kind": "code", "reason": f"{type(error).__name__}: {text[:300]} ({Path(last.filename).name}:{last.lineno})"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffbench import DataError, Diverged, frechet_distance, jackknife, jackknife_blocks
+from diffbench import DataError, Diverged, frechet_distance, jackknife, jackknife_blocks, moments
 from diffbench.uncertainty import BLOCKS
 
 D64 = torch.float64
@@ -110,6 +110,14 @@ def test_what_has_no_distance_is_refused():
         frechet_distance(x[:39], x, jackknife_blocks(39))
     with pytest.raises(DataError, match="20 values"):
         jackknife(1.0, torch.ones(3, dtype=D64))
+
+
+def test_moments_stand_for_the_set_they_are_of():
+    x, y = normal(0, 60, 8), 2 * normal(1, 300, 8) + 1
+    assert frechet_distance(x, moments(y)) == frechet_distance(x, y)
+    assert frechet_distance(x, moments(y), jackknife_blocks(60)) == frechet_distance(x, y, jackknife_blocks(60))
+    with pytest.raises(DataError, match="one length, got 7 and 8"):
+        frechet_distance(x[:, :7], moments(y))
 
 
 @pytest.mark.parametrize(("count", "d", "offset"), [(203, 8, 0.0), (203, 8, 1e4), (45, 64, 0.0)])

@@ -157,7 +157,7 @@ def test_every_mistake_at_once_with_line_column_and_what_would_work(tmp_path):
         "matrix.yaml:10:13: axes.scheduler[1].pndm: pndm: steps must be at least 4 with warmup 'prk' (three of them are the warm-up), got 2; 'plms' takes 2",
         "matrix.yaml:11:16: train.steps: steps must be an integer >= 0, got 'many' (text)",
         starts[7],
-        "matrix.yaml:12:11: metrics[0]: no metric named 'fidd'. Did you mean 'fid'? Known: class_accuracy, fid",
+        "matrix.yaml:12:11: metrics[0]: no metric named 'fidd'. Did you mean 'fid'? Known: bits_per_dim, class_accuracy, fid, inception_score, kid, memorisation, prdc, sliced_wasserstein",
         starts[9],
     ]
     assert starts[7].startswith("matrix.yaml:11:22: train.learning_rate: unknown option 'learning_rate'.")
@@ -194,6 +194,9 @@ def test_every_mistake_at_once_with_line_column_and_what_would_work(tmp_path):
     (HEAD + "axes: {seed: [" + "1" * 5000 + "]}\n", "cannot be read as YAML"),
     (HEAD + "report: {rows: [bakbone]}\naxes: {scheduler: ddim, backbone: unet}\n", "there is no column 'bakbone'"),
     (HEAD.replace("[fid]", "fid"), "metrics is a list of names"),
+    (HEAD.replace("[fid]", "[fid, prdc, prdc: {k: 3}]") + "axes: {scheduler: ddim, backbone: unet}\n",
+     "metrics[2]: prdc and prdc(k=3) would both be the column precision: keep one"),
+    (HEAD.replace("[fid]", "[prdc: {k: [3, 4]}]") + "axes: {scheduler: ddim, backbone: unet}\n", "would both be the column precision: keep one"),
     (HEAD + "1: 2\n", "a key must be text, got 1"),
     (HEAD + "axes: {scheduler: ddim, backbone: unet}\nthroughput: {repeats: 1}\n", "repeats must be an integer >= 3, got 1"),
     (HEAD + "axes: {scheduler: ddim, backbone: unet}\nrun: {trackers: [tensorboard, wandbb]}\n", "run.trackers[1]: no tracker named 'wandbb'. Known: tensorboard"),

@@ -13,7 +13,7 @@ import diffbench
 from diffbench import ranks, training
 from diffbench.errors import FailedElsewhere
 from diffbench.parallel import Ranks
-from tests.test_engine import alive
+from tests.test_interrupts import alive
 from tests.test_resume import CPU, Bench, planned
 
 pytestmark = pytest.mark.slow

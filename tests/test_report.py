@@ -12,7 +12,6 @@ import diffbench
 from diffbench import results
 from diffbench.report import grids, tables
 from diffbench.store import Store
-from diffbench.timing import Timing, measure
 
 ROWS = ("backbone", "noise_schedule", "conditioning")
 COLUMNS = ("scheduler", "scheduler.steps")
@@ -23,6 +22,7 @@ def row(cell_id, value, **other):
             "objective": "mse", "conditioning": "cfg", "spacing": "uniform", "scheduler": "ddim", "steps": 10, "seed": 0, "fd_x": value, "fd_x_debiased": value - 1,
             "fd_x_low": value - 2, "fd_x_high": value, "class_accuracy": 0.5, "extractor": "x", "extractor_key": "abc", "sample_count": 400, "reference_count": 300,
             "sample_images_per_second": 10.0, "sample_images_per_second_low": 9.0, "sample_images_per_second_high": 11.0, "throughput_batch_size": 20,
+            "sample_images_per_anchor": 2.0, "sample_noisy": False,
             "parameters": 1000, "gmac_per_nfe": 0.1, "seconds_per_nfe": 0.01, "train_images_per_second": 100.0, **other}
 
 
@@ -80,14 +80,6 @@ def test_grids_have_a_column_per_class_and_enlarge_small_images():
     assert picture.shape == (4 * 34 + 2, 10 * 34 + 2)
     assert [picture[2 + 34 * r + 5, 2 + 34 * c + 5] for r, c in ((0, 0), (0, 9), (1, 0), (3, 9))] == [0, 9, 10, 39]
     assert grids.grid(numpy.zeros((3, 3, 64, 64), numpy.uint8), None).shape == (68, 3 * 66 + 2, 3)
-
-
-def test_timing_warms_up_until_two_runs_agree_and_reports_median_and_quartiles(monkeypatch):
-    ticks = iter([0, 9, 10, 12, 20, 22, 30, 33, 40, 42, 50, 51])
-    monkeypatch.setattr("diffbench.timing.time.perf_counter", lambda: next(ticks))
-    timing = measure(lambda: None, 3, torch.device("cpu"))
-    assert timing.warmup_seconds == (9, 2, 2) and timing.seconds == (3, 2, 1) and timing.median == 2
-    assert Timing(seconds=(1.0, 2.0, 3.0, 4.0, 5.0), warmup_seconds=()).quartiles == (2.0, 4.0)
 
 
 def test_a_grid_is_drawn_again_only_for_other_samples(tmp_path):

@@ -18,6 +18,7 @@ COMMANDS = {
     "list": ("diffbench.cli.list", "List the components that are installed, importing none of them."),
     "show": ("diffbench.cli.show", "Show one component: options, meaning, source, origin."),
     "check": ("diffbench.cli.check", "Run the conformance suite on components or packages."),
+    "compare": ("diffbench.cli.compare", "Say which of two rows or runs is better, and whether the data can tell."),
     "export": ("diffbench.cli.export", "Write a run, with its artefacts, into one archive."),
     "import": ("diffbench.cli.import_", "Unpack an archive of a run; everything is verified first."),
     "gc": ("diffbench.cli.gc", "Remove from the store what no run names any more."),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas
 
+from diffbench.report import cost
 from diffbench.store import write_atomically
 
 STEPS = ("steps", "scheduler.steps")
@@ -22,6 +23,7 @@ class Facts:
     name: str
     floors: dict[str, dict[str, float]]       # "dataset:column" -> values of held-out real images
     machine: dict[str, Any]
+    copies: dict[str, dict[str, float]] = field(default_factory=dict)         # the same of training images
 
 
 def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], facts: Facts) -> None:
@@ -36,9 +38,11 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
         write_atomically(folder / "fid.md", _joined(parts))
         write_atomically(folder / "fid.csv", pivot(table, distance, rows, columns).to_csv().encode())
     if table["sample_images_per_second"].notna().any():
-        parts = [f"# Throughput, {facts.name}", _throughput_caption(table, facts),
-                 _section(table, "sample_images_per_second", rows, columns, _rate("sample_images_per_second"),
+        parts = [f"# Throughput, {facts.name}", cost.caption(table, facts.machine),
+                 _section(table, "sample_images_per_second", rows, columns, cost.rate("sample_images_per_second"),
                           "`sample_images_per_second`, higher is better", best=max),
+                 _section(table, "sample_images_per_anchor", rows, columns, cost.relative(table),
+                          "Speed as a share of the fastest, by laps of an anchor timed in turns with each: what to compare, for the machine drifts", best=max),
                  _cost(table), _not_measured(table)]
         write_atomically(folder / "throughput.md", _joined(parts))
         write_atomically(folder / "throughput.csv", pivot(table, "sample_images_per_second", rows, columns).to_csv().encode())
@@ -109,13 +113,6 @@ def _share(part: pandas.DataFrame) -> str:
     return f"{100 * value.mean():.1f} %" + (f" ± {100 * _half_width(value):.1f}" if len(part) > 1 else "")
 
 
-def _rate(column: str) -> Callable[[pandas.DataFrame], str]:
-    def show(part: pandas.DataFrame) -> str:
-        first = part.iloc[0]
-        return f"{first[column]:.0f} ({first[f'{column}_low']:.0f} to {first[f'{column}_high']:.0f})"
-    return show
-
-
 def _half_width(values: pandas.Series) -> float:
     """Half of a 95 % t-interval of the mean."""
     from scipy.stats import t
@@ -140,29 +137,19 @@ def _distance_caption(table: pandas.DataFrame, distance: str, facts: Facts) -> s
             low, high = values.get(f"{column}_low"), values.get(f"{column}_high")
             interval = "" if low is None else f"; debiased {values[f'{column}_debiased']:.3g} ({low:.3g} to {high:.3g})"
             lines.append(f"**Floor**: held-out real images of {dataset}, measured in the same way, are at {values[column]:.3g}{interval}.")
+            if name in facts.copies:
+                lines.append(f"**Copies**: training images themselves are at {facts.copies[name][column]:.3g}. A model that only repeats them would be there; "
+                             "`near_copy_share` and `authenticity` tell it.")
         elif column == "class_accuracy":
             lines.append(f"The judge of class accuracy puts {100 * values[column]:.1f} % of held-out real images of {dataset} in their class.")
     return "\n\n".join(lines)
 
 
-def _throughput_caption(table: pandas.DataFrame, facts: Facts) -> str:
-    first = table[table["sample_images_per_second"].notna()].iloc[0]
-    machine = ", ".join(f"{k} {v}" for k, v in facts.machine.items())
-    return (f"Images per second of whole sampler runs, guidance included, batches of {first['throughput_batch_size']}: median and quartiles of "
-            f"repeated runs after warm-up, device to itself, synchronised. Machine: {machine}. Figures of different machines do not compare.")
-
-
 def _cost(table: pandas.DataFrame) -> str:
     """What one network evaluation costs, by backbone."""
     measured = table[table["parameters"].notna()]
-    options = [c for c in table.columns if c.startswith("backbone.")]
-    body = []
-    for key, part in _named(measured, ["backbone", *options]).groupby(["backbone", *options], sort=False):
-        train = part["train_images_per_second"].dropna()
-        body.append([*key, f"{int(part['parameters'].iloc[0]):,}", f"{part['gmac_per_nfe'].iloc[0]:.4g}", f"{1e3 * part['seconds_per_nfe'].median():.3g}",
-                     f"{train.median():.0f}" if len(train) else ""])
-    titles = ["backbone", *options, "parameters", "GMAC per NFE", "ms per NFE and batch", "training images per second"]
-    return "## Cost of a network\n\n" + markdown(titles, body)
+    naming = ["backbone", *(c for c in table.columns if c.startswith("backbone."))]
+    return "## Cost of a network\n\n" + markdown(*cost.networks(_named(measured, naming), naming))
 
 
 def _not_measured(table: pandas.DataFrame) -> str:

@@ -86,6 +86,27 @@ class MixtureData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownImages:
+    """x_0 is one of these images, [K, C, H, W], each as likely as the others: what a network that fits its training set perfectly has learnt.
+
+    As a denoiser the exact posterior mean, an average of the images weighted by p(x_t | image) ~ exp(-|x_t - alpha image|²/(2 sigma²)).
+    Sampled with any scheduler it gives the images themselves: the oracle memoriser.
+    """
+
+    schedule: NoiseSchedule
+    images: Tensor
+
+    def __call__(self, x_t: Tensor, t: float) -> Prediction:
+        alpha, sigma = self.schedule.scales(t)
+        points = self.images.to(x_t).flatten(1)                                                  # [K, C H W]
+        squares = torch.cdist(x_t.flatten(1), alpha * points).square()                           # [B, K]
+        # At sigma = 0 the nearest alone; a small number in its place keeps the quotient a number.
+        nearness = (-squares / (2 * max(sigma, 1e-6) ** 2)).softmax(1)
+        x0_hat = (nearness @ points).view_as(x_t)
+        return Prediction(x0=x0_hat, eps=(x_t - alpha * x0_hat) / max(sigma, 1e-6))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Affine:
     """A whole sampler run on Gaussian data: x_0 = gain x_T + shift + N(0, noise_variance)."""
 

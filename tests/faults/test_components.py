@@ -6,7 +6,7 @@ import time
 import pytest
 
 import diffbench
-from diffbench import results, timing
+from diffbench import timing
 from tests.test_engine import MATRIX, PLUGIN, matrix, run
 
 pytestmark = pytest.mark.slow
@@ -56,14 +56,9 @@ def test_a_clock_that_is_set_back_makes_no_duration_negative(monkeypatch):
 
     now = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
-    measured = timing.measure(lambda: sum(range(1000)), 5, torch.device("cpu"))
-    assert all(seconds > 0 for seconds in (*measured.seconds, *measured.warmup_seconds))
-
-
-def test_a_shared_machine_is_remarked_upon():
-    row = {"train_cores_of_others": 0.1, "sample_cores_of_others": 3.2, "cores": 4}
-    assert results.speed_remark(row) == "measured while other processes kept 3.2 of 4 cores busy"
-    assert results.speed_remark(row | {"sample_cores_of_others": 0.2}) == ""
+    warm = timing.warm_up(lambda: sum(range(1000)), torch.device("cpu"))
+    laps = timing.timed(lambda: sum(range(1000)), warm, 5, torch.device("cpu"))
+    assert all(seconds > 0 for seconds in (*laps.seconds, *warm.seconds))
 
 
 def test_a_torn_record_is_written_anew_and_a_torn_table_is_never_read(tmp_path, monkeypatch):

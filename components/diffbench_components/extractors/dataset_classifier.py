@@ -27,11 +27,12 @@ class DatasetClassifier(Extractor):
     """
 
     default_of_kind: ClassVar[bool] = True
+    has_logits: ClassVar[bool] = True
 
     def why_not(self, cell: Cell) -> str | None:
         return f"dataset_classifier needs labels; {cell.dataset.component_name()} has none" if cell.dataset.classes is None else None
 
-    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float | str]]:
         if train.labels is None:
             raise DataError("dataset_classifier needs labels; the training split has none")
         classifier, facts = fit_classifier(train.images, train.labels, int(train.labels.max()) + 1, seed, device, progress=progress)
@@ -39,3 +40,7 @@ class DatasetClassifier(Extractor):
 
     def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:
         return Classifier.from_weights(weights).describe(images, device)
+
+    def look(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device, progress: Progress = silent) -> dict[str, Tensor]:
+        features = self.features(weights, images, device)
+        return {"features": features, "logits": features @ weights["head.weight"].double().T + weights["head.bias"].double()}

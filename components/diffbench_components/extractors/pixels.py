@@ -22,7 +22,7 @@ class Pixels(Extractor):
 
     size: Annotated[int, Ge(1)] = 8                           # largest height and width; d is at most C size²
 
-    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float | str]]:
         return {}, {}
 
     def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:

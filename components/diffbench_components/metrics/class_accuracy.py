@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from diffbench import DataError, Evidence, Jackknife, Real, SampleMetric
+from diffbench import DataError, Evidence, Jackknife, Real, SampleMetric, wilson
 
 if TYPE_CHECKING:
     from diffbench import Cell
-
-Z = 1.959963984540054                 # standard normal, 97.5 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +36,3 @@ class ClassAccuracy(SampleMetric):
             raise DataError("class_accuracy needs labels and what the judge sees, of at least one image")
         low, high = wilson(int((generated.predicted == generated.labels).sum()), len(generated.labels))
         return {"": float((generated.predicted == generated.labels).double().mean()), "_low": low, "_high": high}
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, from k of n: where |p - k/n| = z sqrt(p (1 - p)/n)."""
-    p = k / n
-    centre = p + Z**2 / (2 * n)
-    half = Z * (p * (1 - p) / n + Z**2 / (4 * n**2)) ** 0.5
-    # At k = 0 and k = n one end is 0 or 1 exactly; rounding may put it just outside.
-    return max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n))

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from diffbench import Noised, NoiseSchedule, Parameterization, posterior
+from diffbench import Noised, NoiseSchedule, Parameterization, pixel_log_likelihood, posterior, step_divergence
 
-HALF_BUCKET = 1 / 255                 # half the width of one of 256 pixel values on [-1, 1]
+LEAST = math.log(1e-12)               # of a pixel's log-likelihood: below it a pixel has no gradient, as in the released code
 
 
 def needs_grid(name: str, cell) -> str | None:
@@ -31,25 +31,10 @@ def bound(mean_out: Tensor, share: Tensor, noised: Noised, schedule: NoiseSchedu
     # The step to the clean level has no small variance of its own; the paper's code gives it that of the step before.
     before = posterior(*schedule.scales(2 / schedule.grid), *schedule.scales(1 / schedule.grid))
     small = torch.where(is_last, before.small, q.small)
-    mean = q.of_x * x_t + q.of_x0 * parameterization.decode(mean_out, x_t, level).x0
+    x0_hat = parameterization.decode(mean_out, x_t, level).x0
+    mean = q.of_x * x_t + q.of_x0 * x0_hat
     log_variance = share * q.large.log() + (1 - share) * small.log()               # eq. 15
-    true_mean = q.of_x * x_t + q.of_x0 * x_0
-    gap = small.log() - log_variance
-    kl = 0.5 * (gap.exp() - 1 - gap + (true_mean - mean) ** 2 * (-log_variance).exp())
-    nats = torch.where(is_last, -log_likelihood(x_0, mean, log_variance), kl)      # [B, C, H, W]
+    decoded = pixel_log_likelihood(x_0.double(), mean, log_variance).clamp(min=LEAST)
+    kl = step_divergence(x_0, x0_hat, q.of_x0, small.log(), log_variance)
+    nats = torch.where(is_last, -decoded, kl)                                      # [B, C, H, W]
     return (nats / math.log(2)).flatten(1).mean(1).to(x_0.dtype)
-
-
-def log_likelihood(x_0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log P of 8-bit pixels x_0 in [-1, 1] under a Gaussian: its mass in the pixel's bucket, the buckets of 0 and 255 open outwards; nats.
-
-    Source: Ho et al. 2020, arXiv:2006.11239, eq. 13.
-    """
-    centred, inverse = x_0 - mean, (-0.5 * log_variance).exp()
-    above = torch.where(x_0 > 1 - HALF_BUCKET, torch.inf, (centred + HALF_BUCKET) * inverse)
-    below = torch.where(x_0 < -1 + HALF_BUCKET, -torch.inf, (centred - HALF_BUCKET) * inverse)
-    # In the upper tail both masses are near 1: take them from the other side, where their difference keeps its digits.
-    flipped = below > 0
-    above, below = torch.where(flipped, -below, above), torch.where(flipped, -above, below)
-    mass = torch.special.ndtr(above) - torch.special.ndtr(below)
-    return mass.clamp(min=1e-12).log()

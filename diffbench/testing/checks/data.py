@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffbench.contracts import NoiseSchedule
 from diffbench.errors import DataError
-from diffbench.evaluation import Dataset, Extractor, SampleMetric
+from diffbench.evaluation import Dataset, DenoiserMetric, Extractor, SampleMetric
 from diffbench.judging import as_columns
 from diffbench.registry import Registry
+from diffbench.specs import label
 from diffbench.testing.conformance import NotApplicable
-from diffbench.testing.stand_ins import StandInImages, cell_with
-from diffbench.values import Evidence, Real, Split
+from diffbench.testing.oracles import GaussianData
+from diffbench.testing.stand_ins import StandInImages, all_examples, cell_with
+from diffbench.uncertainty import FEWEST
+from diffbench.values import Evidence, Real, Split, TrainedModel
 
 Checks = Iterator[tuple[str, Callable[[], Any]]]
 CPU = torch.device("cpu")
@@ -82,6 +87,10 @@ def _fitted(registry: Registry, extractor: Extractor) -> tuple[dict[str, Tensor]
     reason = extractor.why_not(cell_with(registry, dataset=StandInImages()))
     if reason:
         raise NotApplicable(reason)
+    try:
+        extractor.fingerprint()
+    except DataError as error:
+        raise NotApplicable(str(error)) from None
     splits = StandInImages().load()
     return extractor.fit(splits["train"], 0, CPU)[0], splits["reference"].images[:40]
 
@@ -105,20 +114,25 @@ def _seeded(registry: Registry, extractor: Extractor) -> None:
     assert torch.equal(extractor.features(first, images, CPU), extractor.features(second, images, CPU)), "two fits of one seed differ"
 
 
-def metric_checks(registry: Registry, metric: SampleMetric) -> Checks:
-    """Named finite numbers, better for the same images than for others."""
+def metric_checks(registry: Registry, metric: SampleMetric | DenoiserMetric) -> Checks:
+    """Named finite numbers, better for what is better."""
+    if metric.looks_at == "denoiser":
+        yield from _denoiser_metric_checks(registry, metric)
+        return
     yield "gives finite numbers, the main one without a suffix", partial(_numbers, metric)
     yield "finds other images worse than the same", partial(_orders, metric)
+    yield "finds copies of training images worse than images nobody has seen", partial(_copies, metric)
 
 
-def _evidence(shift: float = 0.0) -> Evidence:
+def _evidence(shift: float = 0.0, seed: int = 0) -> Evidence:
     """400 images of ten classes with features that tell them apart; `shift` moves the features and turns as large a share of labels wrong."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(400) % 10
     features = torch.randn(400, 6, dtype=torch.float64, generator=generator) + labels[:, None].double() / 5 + shift
     wrong = torch.rand(400, generator=generator) < shift / 10
     images = torch.randint(0, 256, (400, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    return Evidence(images=images, labels=labels, features=features, predicted=torch.where(wrong, (labels + 1) % 10, labels))
+    return Evidence(images=images, labels=labels, features=features, predicted=torch.where(wrong, (labels + 1) % 10, labels),
+                    logits=6 * torch.nn.functional.one_hot(labels * (shift < 1), 10).double() + torch.randn(400, 10, dtype=torch.float64, generator=generator))
 
 
 def _real() -> Real:
@@ -126,12 +140,68 @@ def _real() -> Real:
 
 
 def _numbers(metric: SampleMetric) -> None:
-    values = as_columns(metric.measure(_evidence(1.0), _real()))["values"]
+    _are_numbers(as_columns(metric.measure(_evidence(1.0), _real()))["values"])
+
+
+def _are_numbers(values: dict[str, float]) -> None:
     assert "" in values, f"its numbers are {', '.join(map(repr, values))}: the main one has no suffix"
     assert all(isinstance(v, float) and math.isfinite(v) for v in values.values()), f"its numbers are {values}"
 
 
+def _copies(metric: SampleMetric) -> None:
+    if not metric.needs_training:
+        raise NotApplicable("does not look at the training images")
+    real = replace(_real(), train=_evidence(seed=1))
+    copied, unseen = (as_columns(metric.measure(_evidence(seed=seed), real))["values"][""] for seed in (1, 2))
+    assert (unseen > copied) == metric.higher_is_better and unseen != copied, f"copies have {copied:.4g}, images that nobody has seen {unseen:.4g}"
+
+
 def _orders(metric: SampleMetric) -> None:
+    if metric.needs_training:
+        raise NotApplicable("compares with the training images")
     same, other = (as_columns(metric.measure(_evidence(shift), _real()))["values"][""] for shift in (0.0, 5.0))
     assert (other < same) == metric.higher_is_better and other != same, f"the same images have {same:.4g}, shifted ones {other:.4g}"
 
+
+def _denoiser_metric_checks(registry: Registry, metric: DenoiserMetric) -> Checks:
+    """Finite numbers on every sort of schedule, better for the better denoiser, from the model and its seed alone."""
+    sorts = {(s.grid is None, s.at(1.0).alpha == 0): s for s in reversed(all_examples(registry, "noise_schedule"))}
+    for schedule in sorts.values():
+        yield f"gives finite numbers on {label(schedule, registry)}, the main one without a suffix", partial(_numbers_of_a_model, metric, schedule, 3)
+        yield f"finds a wrong denoiser worse than the right one on {label(schedule, registry)}", partial(_orders_models, metric, schedule)
+    schedule = next(iter(sorts.values()))
+    yield "gives finite numbers of as many images as an interval takes", partial(_numbers_of_a_model, metric, schedule, FEWEST)
+    yield "is a function of the model and its seed", partial(_repeats_of_a_model, metric, schedule)
+    yield "gives the same columns in a smoke test", partial(_smoke, metric, schedule)
+
+
+def _model(schedule: NoiseSchedule, mean: float = 0.0, images: int = 3) -> TrainedModel:
+    """The right denoiser of Gaussian images with the mean and the spread of the stand-ins, or one with another mean."""
+    data, held_out = GaussianData(schedule=schedule, std=0.52, mean=mean), StandInImages().load()["held_out"]
+    return TrainedModel(denoise=lambda rows: data, schedule=schedule, device=CPU, seed=3,
+                        held_out=Split(images=held_out.images[:images], labels=held_out.labels[:images]))
+
+
+def _values_of(metric: DenoiserMetric, model: TrainedModel) -> dict[str, float]:
+    return as_columns(metric.measure(model))["values"]
+
+
+def _numbers_of_a_model(metric: DenoiserMetric, schedule: NoiseSchedule, images: int) -> None:
+    _are_numbers(_values_of(metric, _model(schedule, images=images)))
+
+
+def _orders_models(metric: DenoiserMetric, schedule: NoiseSchedule) -> None:
+    right, wrong = (_values_of(metric, _model(schedule, mean))[""] for mean in (0.0, 0.8))
+    assert (wrong < right) == metric.higher_is_better and wrong != right, f"the right denoiser has {right:.4g}, one with another mean {wrong:.4g}"
+
+
+def _repeats_of_a_model(metric: DenoiserMetric, schedule: NoiseSchedule) -> None:
+    before = torch.get_rng_state()
+    first, second = (_values_of(metric, _model(schedule)) for _ in range(2))
+    assert first == second, f"twice the same model: {first} and {second}"
+    assert torch.equal(before, torch.get_rng_state()), "it draws from the global generator"
+
+
+def _smoke(metric: DenoiserMetric, schedule: NoiseSchedule) -> None:
+    smaller, model = metric.for_smoke(), _model(schedule)
+    assert set(_values_of(smaller, model)) == set(_values_of(metric, model)), "its columns are others"

@@ -1,0 +1,50 @@
+"""The inception score: sure of each image, and of all classes together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+
+from diffbench import DataError, Diverged, Evidence, Extractor, Jackknife, Real, SampleMetric, blocks_of, jackknifed
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionScore(SampleMetric):
+    """exp of the mean divergence KL(p(y | x) || p(y)) of the extractor's classes, in [1, K]; higher is better.
+
+    The column is `inception_score` on Inception-v3 in its published weights, else `inception_score_<extractor>`. By default of all samples at once. The
+    published number is the mean over 10 parts of 5,000 images, which `splits: 10` gives: smaller parts, smaller scores (it is too small by about
+    (K - 1)/2N of itself). "_debiased" is without that, "_low" and "_high" its 95 % interval; what is printed as "±" elsewhere is the spread between the parts.
+    It never looks at real images, so it says nothing of a distance to them, and copies of one good image per class have the best score.
+    Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
+    """
+
+    splits: Annotated[int, Ge(1)] = 1                             # parts, in order, whose scores are averaged
+
+    higher_is_better: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
+
+    def column(self, extractor: Extractor) -> str:
+        return f"inception_score{extractor.column_suffix}"
+
+    def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
+        if generated.logits is None or len(generated.logits) < self.splits:
+            raise DataError(f"an inception score in {self.splits} parts needs the logits of as many images, got "
+                            f"{'none' if generated.logits is None else len(generated.logits)}")
+        if not generated.logits.isfinite().all():
+            raise Diverged("logits are not finite: no inception score exists")
+        logits = generated.logits.double()
+        p = logits.softmax(1)                                     # [N, K]
+        p_log_p = (p * logits.log_softmax(1)).sum(1)              # [N]
+
+        def score(kept: torch.Tensor) -> float:
+            which, scores = kept.nonzero()[:, 0], []
+            for i in range(self.splits):
+                part = which[i * len(which) // self.splits : (i + 1) * len(which) // self.splits]
+                q = p[part].mean(0)
+                scores.append((p_log_p[part].mean() - torch.xlogy(q, q).sum()).exp())
+            return float(torch.stack(scores).mean())
+        return {"": jackknifed(score, blocks_of(generated), len(p))}
