@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diffbench.contracts import NoiseSchedule
+from diffbench.transitions import weighted_sum
 from diffbench.values import Denoise, Io, Level, Prediction, Split
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def clipped(denoise: Denoise, schedule: NoiseSchedule, low: float = -1.0, high: 
         x0_hat = x0_hat.clamp(low, high)
         if sigma_t == 0:
             return Prediction(x0=x0_hat, eps=eps_hat, variance=variance)
-        return Prediction(x0=x0_hat, eps=(x_t - alpha_t * x0_hat) / sigma_t, variance=variance)
+        return Prediction(x0=x0_hat, eps=weighted_sum((1 / sigma_t, x_t), (-alpha_t / sigma_t, x0_hat)), variance=variance)
     return inside
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler, weighted_sum
 from diffbench_components.schedulers.slopes import why_not_from_here
 
 ADAMS_BASHFORTH = {                                       # weights of eps_hat, newest first
@@ -61,7 +61,7 @@ class Pndm(Scheduler):
         def transfer(e: Tensor, to: float) -> Tensor:
             alpha_t, sigma_t = schedule.scales(t)
             alpha_to, sigma_to = schedule.scales(to)
-            return (alpha_to / alpha_t) * x_t + (sigma_to - alpha_to * sigma_t / alpha_t) * e
+            return weighted_sum((alpha_to / alpha_t, x_t), (sigma_to - alpha_to * sigma_t / alpha_t, e))
 
         e_1 = denoise(x_t, t).eps                         # [B, C, H, W]
         history = (e_1, *state[:3])
@@ -70,9 +70,9 @@ class Pndm(Scheduler):
             e_2 = denoise(transfer(e_1, middle), middle).eps
             e_3 = denoise(transfer(e_2, middle), middle).eps
             e_4 = denoise(transfer(e_3, s), s).eps
-            e = (e_1 + 2 * e_2 + 2 * e_3 + e_4) / 6
+            e = weighted_sum((1 / 6, e_1), (1 / 3, e_2), (1 / 3, e_3), (1 / 6, e_4))
         elif len(history) == 1:
-            e = (e_1 + denoise(transfer(e_1, s), s).eps) / 2
+            e = weighted_sum((1 / 2, e_1), (1 / 2, denoise(transfer(e_1, s), s).eps))
         else:
-            e = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
+            e = weighted_sum(*zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
         return transfer(e, s), history
