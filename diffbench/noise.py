@@ -39,6 +39,8 @@ class Source:
         size = max(1, len(seeds) * 2 * half)                                     # words of a step
         self.ahead = min(steps, max(1, CACHED // size))                          # steps that are drawn at once
         self.rows = max(1, CACHED // max(1, 2 * half)) if self.device.type == "cpu" else max(1, self.ahead * len(seeds))
+        self.steps = steps
+        self.streams: dict[int, tuple[int, Tensor]] = {}                         # draw -> (first step, keys [steps, B] from there)
         self.drawn: dict[int, tuple[int, Tensor]] = {}                           # draw -> (first step, noise of the steps from there)
         self.scratch: tuple[Tensor, ...] = ()                                    # kept: fresh memory costs as much as what is done in it
 
@@ -49,9 +51,16 @@ class Source:
             first, drawn = self.drawn[draw] = step, self._draw(step, draw)
         return drawn[step - first]
 
+    def _streams(self, step: int, draw: int) -> Tensor:
+        """The keys of the steps from this one that are drawn at once, [up to `ahead`, B]."""
+        first, keys = self.streams.get(draw, (0, ()))
+        if not first <= step < first + len(keys):
+            steps = torch.arange(step, step + self.steps, device=self.device)[:, None]
+            first, keys = self.streams[draw] = step, folded(folded(self.keys, steps), draw)
+        return keys[step - first : step - first + self.ahead]
+
     def _draw(self, first: int, draw: int) -> Tensor:
-        steps = torch.arange(first, first + self.ahead, device=self.device)[:, None]
-        keys = folded(folded(self.keys, steps), draw).view(1, -1, 1)             # [1, steps * B, 1]
+        keys = self._streams(first, draw).reshape(1, -1, 1)                      # [1, steps * B, 1]
         half = self.places.shape[2]
         z = torch.empty(keys.shape[1], 2, 2 * half, device=self.device)
         rows = min(self.rows, keys.shape[1])
@@ -64,7 +73,7 @@ class Source:
             mixed_(torch.add(self.places, key, out=words), spare)
             numbers = self.scratch[2][: 4 * count * half].view(2, count, 2 * half).copy_(words.view(torch.int32))
             _normal(*numbers, self.scratch[3][: 2 * count * half].view(count, 2 * half), out)
-        return z.flatten(1)[:, : math.prod(self.shape[1:])].reshape(self.ahead, *self.shape)
+        return z.flatten(1)[:, : math.prod(self.shape[1:])].reshape(-1, *self.shape)
 
 
 def normal(seeds: Sequence[int], shape: tuple[int, ...], step: int, draw: int = 0, *, device: torch.device | str = "cpu") -> Tensor:
