@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffbench import finished, interrupts, tracking
+from diffbench import columns, finished, interrupts, selection, tracking
 from diffbench import matrix as matrices
 from diffbench.claims import Claims, sweep
 from diffbench.engine import Engine, Watcher
@@ -23,7 +23,7 @@ from diffbench.machine import environment, git_commit
 from diffbench.observers import Observers
 from diffbench.planning import Plan, describe_cell
 from diffbench.registry import Registry, load_registry
-from diffbench.results import COLUMNS, Rows, of_real_images, write_tables
+from diffbench.results import Rows, of_real_images, write_tables
 from diffbench.specs import label
 from diffbench.store import Store, write_atomically
 
@@ -132,9 +132,12 @@ def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) 
 
     if not rows.written:
         return
-    table = write_tables(folder)
+    meaning, asked = columns.describe(made, store, engine), made.matrix.report.baseline
+    table = write_tables(folder, meaning)
+    wanted = selection.conditions(asked) if asked else []
+    baseline = frozenset(p.cell_id for p in made.cells if wanted and selection.meets(selection.named(describe_cell(p.cell, made.names)), wanted))
     facts = tables.Facts(name=made.matrix.name, floors=of_real_images(made.floors, store, engine), copies=of_real_images(made.copies, store, engine),
-                         machine=environment(made.device)["machine"])
+                         machine=environment(made.device)["machine"], columns=meaning, records=rows.written, baseline=baseline)
     tables.write(folder, table, made.matrix.report.rows, made.matrix.report.columns, facts)
     for planned in made.cells:
         outcome = engine.outcomes.get(planned.stages.get("sample", ""))
@@ -182,14 +185,6 @@ def _facts(made: Plan, started: str) -> dict[str, Any]:
             "git_commit": git_commit(Path(__file__).parent), "started_at": started}
 
 
-def _directions(made: Plan) -> dict[str, bool]:
-    """Which columns are better higher, and which lower."""
-    known = {"train_images_per_second": True, "sample_images_per_second": True, "seconds_per_nfe": False, "peak_memory_bytes": False}
-    for metric in made.matrix.metrics:
-        known |= {metric.column(made.matrix.extractor): metric.higher_is_better, **metric.directions}
-    return known
-
-
 def _describe_run(made: Plan, folder: Path) -> None:
     """The matrix, its plan and the environment, beside the results."""
     registry = made.registry
@@ -199,5 +194,5 @@ def _describe_run(made: Plan, folder: Path) -> None:
     facts = environment(made.device)
     for more in registry.answers("diffbench_environment"):
         facts |= more
-    for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), ("environment.json", facts), (COLUMNS, _directions(made))):
+    for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), ("environment.json", facts)):
         write_atomically(folder / name, json.dumps(data, indent=None if name == "plan.json" else 1).encode())       # a plan may be long

@@ -16,12 +16,12 @@ from typing import Any
 
 from diffbench import source
 from diffbench.machine import machine_digest
-from diffbench.results import COLUMNS, RECORDS
+from diffbench.results import RECORDS
 from diffbench.store import write_atomically
 
 FILE = "finished.json"
 INPUTS = ("matrix.json", "plan.json")         # written anew by every run, before anything else
-NOT_MADE = (*INPUTS, "environment.json", COLUMNS, FILE)
+NOT_MADE = (*INPUTS, "environment.json", FILE)
 LOGS = ("events", "tensorboard")              # of runs, not made from rows
 
 
@@ -65,4 +65,4 @@ def _code() -> str:
     if not source.is_editable(importlib.metadata.distribution("diffbench")):
         return ""
     report = sorted(path.stem for path in (Path(__file__).parent / "report").glob("[a-z]*.py"))
-    return source.code_hash("diffbench.results", *(f"diffbench.report.{name}" for name in report))
+    return source.code_hash("diffbench.columns", "diffbench.comparing", "diffbench.results", *(f"diffbench.report.{name}" for name in report))

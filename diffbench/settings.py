@@ -105,6 +105,7 @@ class Report(Options):
 
     rows: tuple[str, ...] = ("backbone", "noise_schedule", "conditioning")    # columns of the results that make the rows
     columns: tuple[str, ...] = ("scheduler", "scheduler.steps")               # and those that make the columns
+    baseline: str = ""                                                        # the row others are compared with, as scheduler=ddim,steps=50; else the best
 
 
 def settings_json(settings: Options, *, identity: bool = False) -> dict[str, Any]:
