@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="part", default=PARTS, help=f"of {', '.join(PARTS)}; all where none is named")
     parser.add_argument("--laps", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--kept-memory", action="store_true", help="as after a large tensor was freed: glibc then keeps what is freed, and nobody pays for new pages")
+    parser.add_argument("--kept-memory", action="store_true", help="as after a large tensor was freed: glibc then keeps memory, and nobody pays for new pages")
     parser.add_argument("--out", type=Path, help="also write the table here")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):

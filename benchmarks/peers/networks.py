@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,44 +13,62 @@ from benchmarks.peers.pairs import Missing
 from diffbench import Cell, Split, matrix
 
 REGISTRY = diffbench.load_registry()
-SIZE = 32                             # pixels a side, grey
 CLASSES = 10
-UNET = {"channels": 32, "multipliers": [1, 2, 2], "blocks": 2, "modulation": "shift", "attention": [16], "heads": 1}
-DIT = {"patch": 4, "width": 128, "depth": 6, "heads": 4}
-BATCH = 16
 
 
-def cell(backbone: dict[str, Any], conditioning: str, scheduler: Any = "ddim", steps: int = 2, **train: Any) -> Cell:
-    """One cell with this network on grey images of 32 x 32."""
-    content = {"diffbench": 1, "dataset": {"gaussian_mixture": {"size": SIZE, "components": CLASSES}}, "metrics": [], "sample": {"clip": False},
-               "axes": {"backbone": backbone, "scheduler": scheduler, "conditioning": conditioning}, "train": {"steps": steps, "batch_size": BATCH} | train}
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large images, networks and batches are."""
+
+    pixels: int                       # a side, grey
+    unet: dict[str, Any]
+    groups: int                       # of their norms
+    dit: dict[str, Any]
+    batch: int
+    train_steps: int                  # of one call
+
+
+SIZES = (
+    Size(pixels=8, unet={"channels": 16, "multipliers": [1, 2], "blocks": 1, "modulation": "shift", "heads": 1, "attention": [4]}, groups=4,
+         dit={"patch": 2, "width": 64, "depth": 4, "heads": 4}, batch=64, train_steps=10),          # those of the card matrix on digits
+    Size(pixels=32, unet={"channels": 32, "multipliers": [1, 2, 2], "blocks": 2, "modulation": "shift", "heads": 1, "attention": [16]}, groups=8,
+         dit={"patch": 4, "width": 128, "depth": 6, "heads": 4}, batch=16, train_steps=2),
+)
+
+
+def cell(size: Size, backbone: str, conditioning: Any, scheduler: Any = "ddim") -> Cell:
+    """One cell with this network on grey images."""
+    content = {"diffbench": 1, "dataset": {"gaussian_mixture": {"size": size.pixels, "components": CLASSES}}, "metrics": [], "sample": {"clip": False},
+               "axes": {"backbone": {backbone: getattr(size, backbone)}, "scheduler": scheduler, "conditioning": conditioning},
+               "train": {"steps": size.train_steps, "batch_size": size.batch}}
     return matrix.load(content, REGISTRY).cells[0]
 
 
-def made_up() -> Split:
+def made_up(size: Size) -> Split:
     """Random pixels: time does not depend on what images show."""
     generator = torch.Generator().manual_seed(0)
-    return Split(images=torch.randint(0, 256, (512, 1, SIZE, SIZE), dtype=torch.uint8, generator=generator), labels=torch.arange(512) % CLASSES)
+    images = torch.randint(0, 256, (512, 1, size.pixels, size.pixels), dtype=torch.uint8, generator=generator)
+    return Split(images=images, labels=torch.arange(512) % CLASSES)
 
 
-def unets() -> tuple[Cell, nn.Module]:
-    """DDPM's U-Net at UNET's size: equal layers, equal numbers of parameters."""
-    diffusers = _diffusers()
-    channels = tuple(UNET["channels"] * m for m in UNET["multipliers"])
+def unets(size: Size) -> tuple[Cell, nn.Module]:
+    """DDPM's U-Net: equal layers, equal numbers of parameters."""
+    diffusers, multipliers = _diffusers(), size.unet["multipliers"]
+    kinds = ["Attn" if size.pixels >> level in size.unet["attention"] else "" for level in range(len(multipliers))]
     theirs = diffusers.UNet2DModel(
-        sample_size=SIZE, in_channels=1, out_channels=1, layers_per_block=UNET["blocks"], block_out_channels=channels, norm_num_groups=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=None)
-    return cell({"unet": UNET}, "none"), theirs
+        sample_size=size.pixels, in_channels=1, out_channels=1, layers_per_block=size.unet["blocks"], norm_num_groups=size.groups, attention_head_dim=None,
+        block_out_channels=tuple(size.unet["channels"] * m for m in multipliers),
+        down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds), up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)))
+    return cell(size, "unet", "none"), theirs
 
 
-def dits() -> tuple[Cell, nn.Module]:
-    """DiT with adaLN-zero at DIT's size. Theirs embeds time and label anew in each block, so it has more parameters and hardly more work."""
-    diffusers = _diffusers()
-    theirs = diffusers.DiTTransformer2DModel(
-        num_attention_heads=DIT["heads"], attention_head_dim=DIT["width"] // DIT["heads"], in_channels=1, num_layers=DIT["depth"], sample_size=SIZE,
-        patch_size=DIT["patch"], num_embeds_ada_norm=CLASSES)
-    return cell({"dit": DIT}, "film"), theirs
+def dits(size: Size) -> tuple[Cell, nn.Module]:
+    """DiT with adaLN-zero. Theirs embeds time and label anew in each block, so it has more parameters and hardly more work."""
+    heads = size.dit["heads"]
+    theirs = _diffusers().DiTTransformer2DModel(
+        num_attention_heads=heads, attention_head_dim=size.dit["width"] // heads, in_channels=1, num_layers=size.dit["depth"], sample_size=size.pixels,
+        patch_size=size.dit["patch"], num_embeds_ada_norm=CLASSES)
+    return cell(size, "dit", "film"), theirs
 
 
 def parameters(network: nn.Module) -> int:

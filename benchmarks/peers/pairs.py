@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LAP_SECONDS = 0.02                    # the shortest lap; shorter work is repeated within it
+LONG_SECONDS = 1.0                    # work that takes longer is called once a lap, and once to warm up
 Work = Callable[[], float | None]     # does it once; gives its own seconds, or None to be read off the clock
 
 
@@ -75,9 +76,9 @@ def _spread(values: list[float] | tuple[float, ...]) -> str:
 
 
 def _runs(work: Work) -> int:
-    """Calls that make a lap; the first of all is the warm-up."""
-    _seconds(work)
-    return max(1, math.ceil(LAP_SECONDS / max(_seconds(work), 1e-6)))
+    """Calls that make a lap; the first of all is the warm-up, and enough of it where it is long."""
+    first = _seconds(work)
+    return 1 if first > LONG_SECONDS else max(1, math.ceil(LAP_SECONDS / max(_seconds(work), 1e-6)))
 
 
 def _seconds(work: Work) -> float:
