@@ -32,6 +32,7 @@ class Denoiser(nn.Module):
         self.schedule, self.parameterization = cell.noise_schedule, cell.parameterization
         self.learned_variance = io.learned_variance
         self.evaluations = 0
+        self.is_reused = False        # whether the network's output is memory that its next run overwrites, as with CUDA graphs
 
     def forward(self, x_t: Tensor, level: Level, c_noise: Tensor, cond: Tensor | None, drop: Tensor) -> Tensor:
         """The network's own output, F [B, C, H, W] and, where it is learned, the variance [B, C, H, W]; c_noise and drop are [B]."""
@@ -43,6 +44,8 @@ class Denoiser(nn.Module):
         level = self.schedule.at(t)
         c_noise = x_t.new_full((len(x_t),), self.parameterization.c_noise(level))
         out = self(x_t, level, c_noise, cond, drop).to(x_t.dtype)
+        if self.is_reused:                                # schedulers keep past predictions
+            out = out.clone()
         if not self.learned_variance:
             return self.parameterization.decode(out, x_t, level)
         mean, variance = out.chunk(2, dim=1)

@@ -47,7 +47,9 @@ def trajectory(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, 
     seeds = range(len(x_T)) if seeds is None else seeds
     if len(seeds) != len(x_T):
         raise ValueError(f"seeds must hold one integer per sample: {len(x_T)} samples, {len(seeds)} seeds")
-    times = (spacing or _default_spacing())(schedule, scheduler.steps).tolist()
+    visited = (spacing or _default_spacing())(schedule, scheduler.steps)
+    schedule.prepare(visited)                             # no derivative is taken inside the loop
+    times = visited.tolist()
     x_t, state = x_T, scheduler.init()
     source = noise.Source(seeds, tuple(x_T.shape[1:]), scheduler.steps, x_T.device)
     yield x_t

@@ -32,7 +32,8 @@ def _unet(size: networks.Size) -> Pair:
 
     cell, network = networks.unets(size)
     return Pair(what=f"sampling, U-Net, DDIM of {STEPS} steps, {size.batch} of {size.pixels}x{size.pixels}", ours="unet, ddim",
-                peer="diffusers DDIMPipeline", do_ours=_ours(_ddim(cell), size), do_peer=_pipeline(diffusers, network.eval(), size), units=size.batch, unit="image", asked=1.2)
+                peer="diffusers DDIMPipeline", do_ours=_ours(_ddim(cell), size),
+                do_peer=_pipeline(diffusers, network.eval(), size), units=size.batch, unit="image", asked=1.2)
 
 
 def _pipeline(diffusers: ModuleType, network: nn.Module, size: networks.Size) -> Callable[[], None]:
