@@ -32,6 +32,7 @@ _HOMES = {
     "diffbench.weights": ("Published",),
     "diffbench.matrix": ("Cell",),
     "diffbench.api": ("plan", "run"),
+    "diffbench.repeating": ("rerun",),
     "diffbench.results": ("load",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -104,9 +104,8 @@ class NoiseSchedule(Component):
 
     def prepare(self, times: Tensor) -> None:
         """Works out the levels at these times together, so that a loop over them finds each remembered."""
-        levels = self.level(times.double())
-        for values in zip(*(torch.as_tensor(part, dtype=torch.float64).expand(times.shape).tolist() for part in levels), strict=True):
-            _remember(self, values[0], Level(*values))
+        for level in _levels(self, times.double()):
+            _remember(self, level.t, level)
 
     def scales(self, t: float) -> tuple[float, float]:
         """(alpha, sigma) at one time, as floats."""
@@ -297,6 +296,7 @@ def _rate(of: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
 
 _LEVELS: dict[tuple[NoiseSchedule, float], Level] = {}
 _MOST_LEVELS = 65536                  # remembered at once
+_LANES = 16                           # numbers of 64 bits that a processor works on at once, and more
 
 
 def _remember(schedule: NoiseSchedule, t: float, level: Level) -> Level:
@@ -308,7 +308,15 @@ def _remember(schedule: NoiseSchedule, t: float, level: Level) -> Level:
 def _level(schedule: NoiseSchedule, t: float) -> Level:
     if not 0.0 <= t <= 1.0 or math.isnan(t):
         raise ValueError(f"t must be in [0, 1], got {t!r}")
-    return Level(*(float(part) for part in schedule.level(torch.tensor(t, dtype=torch.float64))))
+    return _levels(schedule, torch.tensor([t], dtype=torch.float64))[0]
+
+
+def _levels(schedule: NoiseSchedule, times: Tensor) -> list[Level]:
+    """The levels at times [n], float64. The bits of each do not depend on the others: rows that do not fill the vector unit would be
+    worked out by other code, whose last bits differ, and a run would depend on what was remembered before it."""
+    filled = torch.cat([times, times[-1:].expand(-len(times) % _LANES)])
+    parts = (torch.as_tensor(part, dtype=torch.float64).expand(filled.shape)[: len(times)].tolist() for part in schedule.level(filled))
+    return [Level(*values) for values in zip(*parts, strict=True)]
 
 
 @functools.lru_cache(maxsize=65536)
