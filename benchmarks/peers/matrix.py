@@ -49,7 +49,8 @@ def pairs() -> Iterator[Pair | Missing]:
     register_pixels(torch_fidelity)
     spent: list[Counter[str]] = []
     what = f"a matrix of {CELLS} cells from {len(SCHEDULES)} trainings ({TRAIN_STEPS} steps of {BATCH}, {COUNT} samples)"
-    yield Pair(what=what, ours="diffbench run", peer="a script of diffusers and torch-fidelity", do_ours=lambda: _ours(spent), do_peer=_script, unit="matrix")
+    yield Pair(what=what, ours="diffbench run", peer="a script of diffusers and torch-fidelity", do_ours=lambda: _ours(spent), do_peer=_script, unit="matrix",
+               warms_up=False)
     last = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in spent[-1].most_common())
     yield Missing(f"throughput, which our runs measure and the script does not; seconds of the last run by stage, the engine and its workers' start "
                   f"what is left: {last}")
