@@ -96,3 +96,14 @@ def test_the_matrix_says_what_is_asked():
     assert matrix.load(content, REGISTRY).run.compile == "auto" and matrix.load(content | {"run": {"compile": "off"}}, REGISTRY).run.compile == "off"
     with pytest.raises(diffbench.MatrixError, match="compile"):
         matrix.load(content | {"run": {"compile": "maybe"}}, REGISTRY)
+
+
+@pytest.mark.parametrize("is_reused", [False, True])
+def test_output_that_will_be_overwritten_is_copied(is_reused):
+    content = {"diffbench": 1, "dataset": "digits", "metrics": [], "axes": {"backbone": {"dit": {"patch": 4, "width": 16, "depth": 1, "heads": 2}}, "scheduler": "ddim"}}
+    model, outputs = training.build(matrix.load(content, REGISTRY).cells[0], CPU), []
+    model.network.register_forward_hook(lambda module, given, out: outputs.append(out))
+    model.is_reused = is_reused
+    with torch.no_grad():
+        eps = model.denoise(torch.ones(1, 1, 8, 8), 0.5, None, torch.zeros(1, dtype=torch.bool)).eps
+    assert (eps.data_ptr() != outputs[0].data_ptr()) is is_reused and torch.equal(eps, outputs[0])

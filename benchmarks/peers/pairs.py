@@ -29,6 +29,7 @@ class Pair:
     units: float = 1                  # of the work in one call
     unit: str = "step"
     asked: float | None = None        # the ratio that ours is to reach
+    warms_up: bool = True             # whether either is done once before the laps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Compared:
 
 def compare(pair: Pair, laps: int) -> Compared:
     """Laps of both, which of them goes first changing from lap to lap; one warm-up of each before."""
-    runs = [_runs(work) for work in (pair.do_ours, pair.do_peer)]
+    runs = [_runs(work) if pair.warms_up else 1 for work in (pair.do_ours, pair.do_peer)]
     seconds: tuple[list[float], list[float]] = ([], [])
     for lap in range(laps):
         for side in (0, 1) if lap % 2 == 0 else (1, 0):

@@ -79,7 +79,7 @@ def _of_diffusers() -> Iterator[Pair | Missing]:
             (5, "ddim", _ours("ddim"), diffusers.DDIMScheduler, {"clip_sample": False}),
             (5, "pndm, plms", _ours("pndm", warmup="plms"), diffusers.PNDMScheduler, {"skip_prk_steps": True}),
             (5, "ddim (Euler in sigma)", _ours("ddim"), diffusers.EulerDiscreteScheduler, {}),
-            (5, "euler_ode, a flow", _ours("euler_ode", flow), diffusers.FlowMatchEulerDiscreteScheduler, {}),
+            (None, "euler_ode, a flow", _ours("euler_ode", flow), diffusers.FlowMatchEulerDiscreteScheduler, {}),
             (None, "dpm_solver_pp", _ours("dpm_solver_pp"), diffusers.DPMSolverMultistepScheduler, {}),
             (None, "heun", _ours("heun"), diffusers.HeunDiscreteScheduler, {}),
             (None, "ddim from the network's output", _ours("ddim", decodes=True), diffusers.DDIMScheduler, {"clip_sample": False}),
