@@ -14,6 +14,7 @@ from figures import built_in
 
 from diffbench import Registry
 from diffbench.cli.show import claims
+from diffbench.matrix import BLOCKS
 from diffbench.options import accepts, comments, half_of
 from diffbench.registry import Ref
 
@@ -153,3 +154,34 @@ def _yaml(value: Any) -> str:
     if hasattr(value, "component_name"):
         return str(value.component_name())
     return html.unescape(f'"{value}"' if isinstance(value, str) and not re.fullmatch(r"[A-Za-z]\w*", value) else str(value))
+
+
+def matrix_page() -> str:
+    """Everything a matrix may say, its blocks read from their classes."""
+    lines = [MATRIX_HEAD]
+    for name, block in BLOCKS.items():
+        lines += [f"## {name}", "", typeset.docstring(inspect.getdoc(block) or ""), "", "| option | accepts | default | meaning |", "|:--|:--|:--|:--|"]
+        for option in fields(block):
+            lines.append(f"| `{option.name}` | {cell(accepts(block, option.name))} | `{_yaml(option.default)}` | {cell(comments(block)[option.name])} |")
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+MATRIX_HEAD = """# matrix.yaml
+
+| key | meaning |
+|:--|:--|
+| `diffbench` | version of the file's schema, 1 |
+| `name` | of the run and of its folder, `runs/<name>` |
+| `dataset` | [one](components/dataset/index.md), or several under `axes` |
+| `axes` | kind, `seed`, `train.<option>` or `sample.<option>` to a value or a list of them; cells are the product |
+| `together` | groups of axes that change in step instead of multiplying |
+| `exclude` | cells to leave out: any of the axes, and `why`; one that matches nothing is a mistake |
+| `include` | single cells outside the product, never excluded |
+| `extractor`, `metrics` | what judges: [extractors](components/extractor/index.md), [metrics](components/metric/index.md) |
+| `train`, `sample`, `throughput`, `run`, `report` | below |
+
+A component is its name, or its name and options: `ddim`, `ddim: {steps: 20}`. A list inside an option is a grid; for an option that itself is a list, a list of
+lists. `preset: NAME` stands for published options. YAML 1.2: `1e-4` is a number, a key may stand once, tags are refused. Every mistake is told at once, with
+line and column, before anything is trained; `--set train.steps=50`, `--only scheduler=ddim` and `--smoke` vary a run without editing.
+"""

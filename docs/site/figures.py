@@ -97,8 +97,8 @@ def spacing(registry: Registry, ref: Ref) -> Any:
         color = LOUD["color"] if other == ref else "0.7"
         left.plot(times, [row] * len(times), "o", color=color, markersize=4)
         right.plot([schedule.nsr(float(t)) for t in times[:-1]], [row] * (len(times) - 1), "o", color=color, markersize=4)
-    left.set(xlabel="t", yticks=range(len(rows)), yticklabels=[other.name for other in rows], title="ten steps on the default schedule")
-    right.set(xlabel="σ/α", xscale="log", title="the same in noise to signal (the clean end left out)")
+    left.set(xlabel="t", yticks=range(len(rows)), yticklabels=[other.name for other in rows], title="ten steps, default schedule")
+    right.set(xlabel="σ/α", xscale="log", title="the same, without the clean end")
     return drawn
 
 

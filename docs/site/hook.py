@@ -15,6 +15,8 @@ import typeset
 from figures import built_in, figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 import diffbench
 
@@ -43,6 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     def add(path: str, content: str | bytes) -> None:
         files.append(File.generated(config, path, content=content))
 
+    add("matrix.md", component_pages.matrix_page())
     add("components/index.md", component_pages.index(REGISTRY))
     for kind in REGISTRY.kinds:
         refs = built_in(REGISTRY, kind)
@@ -59,3 +62,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_content(html: str, **facts: Any) -> str:
     """LaTeX becomes MathML."""
     return typeset.mathml(html)
+
+
+def on_post_page(output: str, page: Page, **facts: Any) -> str:
+    """The one script that the theme would fetch from elsewhere comes with the site."""
+    return output.replace("https://unpkg.com/iframe-worker/shim", get_relative_url("assets/iframe-worker.js", page.url))
+
+
+def on_post_template(output_content: str, template_name: str, **facts: Any) -> str:
+    """The same on the page of what is not found, which may stand at any depth."""
+    return output_content.replace("https://unpkg.com/iframe-worker/shim", "/assets/iframe-worker.js")

@@ -38,7 +38,7 @@ def symbols(text: str, tables: bool = False) -> str:
     text = text.replace("x0_hat", "x̂<sub>0</sub>").replace("eps_hat", "ε̂").replace("score_hat", "ŝcore").replace("v_hat", "v̂").replace("u_hat", "û")
     text = re.sub(r"\balpha_bar", "ᾱ", text)
     text = re.sub(rf"\b({SYMBOL})(?=[_'²(^]|\b)", lambda match: GREEK[match[1]], text)
-    text = re.sub(r"(?<=[\wαβγδεησμλρᾱᾱ)])_\{?((?:[a-z]+|[A-Z]|\d+|\([^)]*\))(?:_\d)?(?:-\d)?)\}?(?![\w=])", r"<sub>\1</sub>", text)
+    text = re.sub(r"(?<!\w)([A-Za-zαβγδεησμλρπᾱ]|ᾱ)_\{?((?:[a-z]+|[A-Z]|\d+|\([^)]*\))(?:_\d)?(?:-\d)?)\}?(?![\w=])", r"\1<sub>\2</sub>", text)
     text = re.sub(r"\*\*2\b", "²", text)
     text = re.sub(r"\^(\([^)]*\)|-?\w+)", r"<sup>\1</sup>", text)
     text = text.replace("sqrt(", "√(").replace("&lt;=", "≤").replace("&gt;=", "≥")
