@@ -102,7 +102,7 @@ def accepts(cls: type[Options], name: str) -> str:
     return next((limit.text for limit in limits if isinstance(limit, Words)), None) or _in_words(hint(cls, name), limits)
 
 
-def half_of(declared: Field, otherwise: str) -> str:
+def half_of(declared: Field[Any], otherwise: str) -> str:
     """The half of a cell an option belongs to: its own mark, else that of its kind."""
     return declared.metadata.get("half", otherwise)
 
@@ -153,7 +153,7 @@ def _model(cls: type, *names: str) -> type[pydantic.BaseModel]:
 def _checkable(declared: Any) -> Any:
     """pydantic would rebuild a nested dataclass; a nested component is only asked what it is."""
     if isinstance(declared, type) and issubclass(declared, Options):
-        return pydantic.InstanceOf[declared]
+        return pydantic.InstanceOf[declared]  # type: ignore[misc]  # a class made while running is no type to mypy
     return declared
 
 

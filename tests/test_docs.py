@@ -43,7 +43,7 @@ throughput: {repeats: 3, batch_size: 2}
 # `diffbench run` as typed, at the size of --smoke.
 SMALL = """\
 #!/bin/sh
-if [ "$1" = run ]; then shift; set -- run --smoke --device cpu "$@"; fi
+if [ "$1" = run ]; then shift; set -- run --smoke --device cpu --threads 1 "$@"; fi
 exec {python} -m diffbench "$@"
 """
 
@@ -91,7 +91,7 @@ def run(tmp_path_factory):
     (folder / "bin" / "diffbench").chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}", "DIFFBENCH_HOME": str(folder / "home")}
     (folder / "quickstart.yaml").write_text(RUN)
-    done = subprocess.run([sys.executable, "-m", "diffbench", "run", "quickstart.yaml", "--device", "cpu"], env=environment, cwd=folder, capture_output=True,
+    done = subprocess.run([sys.executable, "-m", "diffbench", "run", "quickstart.yaml", "--device", "cpu", "--threads", "1"], env=environment, cwd=folder, capture_output=True,
                           text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     return folder, environment
