@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import component_pages
+import messages
 import torch
 import typeset
 from figures import built_in, figure
@@ -46,6 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, path, content=content))
 
     add("matrix.md", component_pages.matrix_page())
+    add("messages.md", messages.page())
     add("components/index.md", component_pages.index(REGISTRY))
     for kind in REGISTRY.kinds:
         refs = built_in(REGISTRY, kind)
