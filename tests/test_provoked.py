@@ -252,11 +252,11 @@ def test_too_few_samples_for_a_number():
         frechet_distance(features, diffbench.moments(features), torch.zeros(3))
     with pytest.raises(diffbench.DataError, match="the jackknife takes 20 values, one per block left out, got 3"):
         uncertainty.jackknife(1.0, few[:, 0])
-    sets = [SimpleNamespace(features=f, logits=None, labels=None) for f in (few, few)]
-    with pytest.raises(diffbench.DataError, match=r"balls that reach to neighbour \d+ need more than \d+ samples in a set, got 3 generated and 3 real ones"):
-        REGISTRY.create("metric", "prdc").measure(*sets)
-    with pytest.raises(diffbench.DataError, match=r"needs features \[N, d\] and \[M, d\] with N, M >= 2, got "):
-        REGISTRY.create("metric", "kid").measure(*[SimpleNamespace(features=few[:1], logits=None, labels=None)] * 2)
+    for name, given, message in (("prdc", few, r"balls that reach to neighbour \d+ need more than \d+ samples in a set, got 3 generated and 3 real ones"),
+                                 ("kid", few[:1], r"needs features \[N, d\] and \[M, d\] with N, M >= 2, got \[1, 2\] and \[1, 2\]")):
+        seen = SimpleNamespace(features=given, logits=None, labels=None)
+        with pytest.raises(diffbench.DataError, match=message):
+            REGISTRY.create("metric", name).measure(seen, SimpleNamespace(reference=seen, held_out=seen, train=seen))
 
 
 def test_data_that_are_not_there_or_not_what_they_are(tmp_path, monkeypatch):
