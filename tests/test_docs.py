@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from diffbench import matrix, yaml_file
 from diffbench.matrix import BLOCKS
@@ -16,7 +17,7 @@ from diffbench.options import comments
 from tests.conftest import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN_ONLY = ("", "text", "console", "html", "json")       # what programs print and what folders hold
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 # The README has no marks of its own: first words of a block, and why it is not run here.
@@ -40,10 +41,10 @@ sample: {count: 40}
 metrics: [fid, class_accuracy]
 throughput: {repeats: 3, batch_size: 2}
 """
-# `diffbench run` as typed, at the size of --smoke.
+# `diffbench run FILE` as typed, at the size of --smoke, into the folder where it would be without.
 SMALL = """\
 #!/bin/sh
-if [ "$1" = run ]; then shift; set -- run --smoke --device cpu --threads 1 "$@"; fi
+if [ "$1" = run ]; then shift; set -- run --smoke --device cpu --threads 1 --out "runs/$(sed -n 's/^name: *//p' "$1")" "$@"; fi
 exec {python} -m diffbench "$@"
 """
 
@@ -83,18 +84,26 @@ def needs_a_run(path):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A small run, in the folder where the commands of pages are typed, and the environment to type them in."""
-    folder = tmp_path_factory.mktemp("docs")
-    (folder / "bin").mkdir()
-    (folder / "bin" / "diffbench").write_text(SMALL.format(python=sys.executable))
-    (folder / "bin" / "diffbench").chmod(0o755)
+def run(shared_folder):
+    """A small run, in the folder where the commands of pages are typed, and the environment to type them in; made once for all test workers."""
+    folder = shared_folder / "docs"
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}", "DIFFBENCH_HOME": str(folder / "home")}
-    (folder / "quickstart.yaml").write_text(RUN)
-    done = subprocess.run([sys.executable, "-m", "diffbench", "run", "quickstart.yaml", "--device", "cpu", "--threads", "1"], env=environment, cwd=folder, capture_output=True,
-                          text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    with FileLock(shared_folder / "docs.lock"):
+        if not folder.exists():
+            (folder / "bin").mkdir(parents=True)
+            (folder / "bin" / "diffbench").write_text(SMALL.format(python=sys.executable))
+            (folder / "bin" / "diffbench").chmod(0o755)
+            (folder / "quickstart.yaml").write_text(RUN)
+            for name in ("benchmarks", "tests"):
+                (folder / name).symlink_to(ROOT / name)
+            typed("diffbench run quickstart.yaml", folder, environment)
     return folder, environment
+
+
+def typed(line, folder, environment, where=""):
+    """A line typed into a shell; it must end well."""
+    done = subprocess.run(["bash", "-c", line], env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, f"{where}: {line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 @pytest.mark.parametrize("path", [pytest.param(p, id=p.name, marks=pytest.mark.slow if needs_a_run(p) else ()) for p in PAGES if blocks(p)])
@@ -102,9 +111,6 @@ def test_every_block_of_a_page_runs(path, request, tmp_path, monkeypatch):
     """In order, in one folder; Python blocks share their names. A block that begins with `# name.py` or the like is that file as well."""
     folder, environment = request.getfixturevalue("run") if needs_a_run(path) else (tmp_path, dict(os.environ))
     monkeypatch.chdir(folder)
-    for name in ("benchmarks", "tests"):
-        if not (folder / name).exists():
-            (folder / name).symlink_to(ROOT / name)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr("diffbench.registry._session", {})
     names = {"__name__": "page"}
@@ -127,8 +133,7 @@ def run_bash(block, names, folder, environment):
     """Line by line, as typed."""
     for line in block.text.replace("\\\n", " ").splitlines():
         if line.strip():
-            done = subprocess.run(["bash", "-c", line], env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
-            assert done.returncode == 0, f"{block.page}:{block.line}: {line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            typed(line, folder, environment, f"{block.page}:{block.line}")
 
 
 def run_yaml(block, names, folder, environment):
@@ -212,12 +217,12 @@ class Links(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The site as mkdocs builds it, where a broken link is an error."""
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder], cwd=ROOT, capture_output=True, text=True, timeout=500,
-                          env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+def site(shared_folder):
+    """The site as mkdocs builds it, where a broken link is an error; built once for all test workers."""
+    folder = shared_folder / "site"
+    with FileLock(shared_folder / "site.lock"):
+        if not folder.exists():
+            typed(f"{sys.executable} -m mkdocs build --strict --site-dir {folder}", ROOT, {**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     return folder
 
 

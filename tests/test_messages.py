@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 WINDOW = 16                           # characters of a message's own words that a test must spell out
 # Not provoked by any test, and why.
@@ -56,3 +58,26 @@ def test_every_message_is_named_by_a_test():
     assert len(catalogue()) > 200
     assert not left, "no test spells these out:\n" + "\n".join(left)
     assert all(any(words in m.text for m in catalogue()) for words in NOT_PROVOKED), "stale"
+
+
+def said_in_the_source():
+    """Every text of diffbench and its components, parts of one message joined."""
+    text = sys.modules["site_messages"]._text
+    for path in (*(ROOT / "diffbench").rglob("*.py"), *(ROOT / "components").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr | ast.Constant) and isinstance(getattr(node, "value", ""), str):
+                yield text(node)
+
+
+HEADINGS = re.findall(r"^### (.*)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_the_troubleshooting_page_speaks_of_messages_that_exist_and_are_provoked(heading):
+    """Its words stand in one message of the source, in their order, and in the text of a test."""
+    catalogue()
+    words = [part for part in re.split(r"\s*…[.,:;]?\s*", heading) if len(part) > 3]
+    pattern = re.compile(".*".join(map(re.escape, words)), re.DOTALL)
+    assert any(pattern.search(said) for said in said_in_the_source()), f"no message says {words}"
+    windows = [word[i:i + 12] for word in words for i in range(max(1, len(word) - 11))]
+    assert any(window in spelt() for window in windows if len(window) == 12 or max(map(len, words)) < 12), f"no test spells out any of {words}"

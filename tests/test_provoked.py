@@ -17,7 +17,7 @@ from diffbench.classifier import Classifier, fit_classifier
 from diffbench.engine import Engine
 from diffbench.errors import Damaged, DiffbenchError
 from diffbench.frechet import frechet_distance
-from diffbench.launchers import Launcher, processes, slurm
+from diffbench.launchers import Launcher, processes
 from diffbench.source import Point
 from diffbench.store import Store
 from diffbench.unpacking import import_run
@@ -97,6 +97,9 @@ def test_a_server_of_workers_that_does_not_come_up(monkeypatch):
 
 
 def test_a_queue_without_gpus_or_that_fails(monkeypatch):
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    from diffbench.launchers import slurm
+
     monkeypatch.setattr(slurm.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout="8|(null)|infinite|day*\n"))
     with pytest.raises(DiffbenchError, match="--launcher slurm: no node of the default partition has a GPU"):
         slurm.SlurmLauncher("").capacity("cuda", 1, None)

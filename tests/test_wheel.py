@@ -8,15 +8,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """(wheel, sdist), the wheel built from the sdist, as an installer that has no wheel would."""
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT], check=True, capture_output=True, text=True, timeout=300)
+def built(shared_folder):
+    """(wheel, sdist), the wheel built from the sdist, as an installer that has no wheel would; built once for all test workers."""
+    folder = shared_folder / "dist"
+    with FileLock(shared_folder / "dist.lock"):
+        if not folder.exists():
+            subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT], check=True, capture_output=True, text=True, timeout=300)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return wheel, sdist
 
