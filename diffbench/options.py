@@ -152,7 +152,7 @@ def _model(cls: type, *names: str) -> type[pydantic.BaseModel]:
 
 def _checkable(declared: Any) -> Any:
     """pydantic would rebuild a nested dataclass; a nested component is only asked what it is."""
-    if isinstance(declared, type) and issubclass(declared, Options):
+    if inspect.isclass(declared) and get_origin(declared) is None and issubclass(declared, Options):      # Python 3.10 takes tuple[int, ...] for a class
         return pydantic.InstanceOf[declared]  # type: ignore[misc]  # a class made while running is no type to mypy
     return declared
 
