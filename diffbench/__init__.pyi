@@ -43,6 +43,7 @@ from diffbench.options import sampling_option as sampling_option
 from diffbench.registry import load_registry as load_registry
 from diffbench.registry import register as register
 from diffbench.registry import Registry as Registry
+from diffbench.repeating import rerun as rerun
 from diffbench.results import load as load
 from diffbench.sampling import sample as sample
 from diffbench.sampling import trajectory as trajectory
@@ -51,6 +52,7 @@ from diffbench.transitions import pixel_log_likelihood as pixel_log_likelihood
 from diffbench.transitions import Posterior as Posterior
 from diffbench.transitions import posterior as posterior
 from diffbench.transitions import step_divergence as step_divergence
+from diffbench.transitions import weighted_sum as weighted_sum
 from diffbench.uncertainty import blocks_of as blocks_of
 from diffbench.uncertainty import Jackknife as Jackknife
 from diffbench.uncertainty import jackknife as jackknife

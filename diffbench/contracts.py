@@ -99,7 +99,14 @@ class NoiseSchedule(Component):
 
     def at(self, t: float) -> Level:
         """The level at one time, as floats."""
-        return _level(self, float(t))
+        t = float(t)
+        return _LEVELS.get((self, t)) or _remember(self, t, _level(self, t))
+
+    def prepare(self, times: Tensor) -> None:
+        """Works out the levels at these times together, so that a loop over them finds each remembered."""
+        levels = self.level(times.double())
+        for values in zip(*(torch.as_tensor(part, dtype=torch.float64).expand(times.shape).tolist() for part in levels), strict=True):
+            _remember(self, values[0], Level(*values))
 
     def scales(self, t: float) -> tuple[float, float]:
         """(alpha, sigma) at one time, as floats."""
@@ -288,7 +295,16 @@ def _rate(of: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     return rate
 
 
-@functools.lru_cache(maxsize=65536)
+_LEVELS: dict[tuple[NoiseSchedule, float], Level] = {}
+_MOST_LEVELS = 65536                  # remembered at once
+
+
+def _remember(schedule: NoiseSchedule, t: float, level: Level) -> Level:
+    if len(_LEVELS) >= _MOST_LEVELS:
+        _LEVELS.clear()
+    return _LEVELS.setdefault((schedule, t), level)
+
+
 def _level(schedule: NoiseSchedule, t: float) -> Level:
     if not 0.0 <= t <= 1.0 or math.isnan(t):
         raise ValueError(f"t must be in [0, 1], got {t!r}")

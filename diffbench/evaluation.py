@@ -110,6 +110,7 @@ class SampleMetric(Metric):
     needs_training: ClassVar[bool] = False            # reads Real.train
     needs_logits: ClassVar[bool] = False              # reads Evidence.logits
     prefers_copies: ClassVar[bool] = False            # is at its best for copies of real images: `memorisation` is then measured too
+    beside_held_out: ClassVar[bool] = False           # a row also gives what held-out real images have, as "<column>_of_held_out"
 
     @abstractmethod
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:

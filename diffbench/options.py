@@ -127,6 +127,11 @@ def plain(value: Any) -> Any:
     return tuple(plain(v) for v in value) if isinstance(value, list | tuple) else value
 
 
+def is_of(declared: Any, base: type) -> bool:
+    """Whether a type is a class derived from another; Python 3.10 takes tuple[int, ...] for a class, and issubclass then raises."""
+    return isinstance(declared, type) and get_origin(declared) is None and issubclass(declared, base)
+
+
 def is_many(cls: type[Options], name: str) -> bool:
     """Whether one value of this option is itself a list (so that a grid over it is a list of lists)."""
     return get_origin(hint(cls, name)) is tuple
@@ -152,7 +157,7 @@ def _model(cls: type, *names: str) -> type[pydantic.BaseModel]:
 
 def _checkable(declared: Any) -> Any:
     """pydantic would rebuild a nested dataclass; a nested component is only asked what it is."""
-    if inspect.isclass(declared) and get_origin(declared) is None and issubclass(declared, Options):      # Python 3.10 takes tuple[int, ...] for a class
+    if is_of(declared, Options):
         return pydantic.InstanceOf[declared]  # type: ignore[misc]  # a class made while running is no type to mypy
     return declared
 

@@ -69,7 +69,7 @@ class Cfg(Wrapper):
             both = denoise(torch.cat([x_t, x_t]), t, torch.cat([cond, cond]), drop)
             (x0_cond, x0_null), (eps_cond, eps_null) = both.x0.chunk(2), both.eps.chunk(2)
             variance = None if both.variance is None else both.variance.chunk(2)[0]
-            x0_hat, eps_hat = x0_null + w * (x0_cond - x0_null), eps_null + w * (eps_cond - eps_null)
+            x0_hat, eps_hat = torch.lerp(x0_null, x0_cond, w), torch.lerp(eps_null, eps_cond, w)
             if self.rescale == 0:
                 return Prediction(x0=x0_hat, eps=eps_hat, variance=variance)
             spread = x0_hat.flatten(1).std(1)                                             # [B]
