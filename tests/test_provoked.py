@@ -11,19 +11,20 @@ import pytest
 import torch
 
 import diffbench
-from diffbench import comparing, durable, events, manifest, matrix, uncertainty, unpacking, yaml_file
+from diffbench import durable, events, manifest, matrix, pairs, repeating, selection, uncertainty, unpacking, yaml_file
 from diffbench.archive import INDEX, export_run
 from diffbench.classifier import Classifier, fit_classifier
 from diffbench.engine import Engine
 from diffbench.errors import Damaged, DiffbenchError
 from diffbench.frechet import frechet_distance
 from diffbench.launchers import Launcher, processes
+from diffbench.report import exports, reading
 from diffbench.source import Point
 from diffbench.store import Store
 from diffbench.unpacking import import_run
 from tests.conftest import REGISTRY
 from tests.runs import make_run
-from tests.test_comparing import FD, row, run
+from tests.test_pairs import row, run
 from tests.test_unpacking import first, replaced, rewritten
 
 BASE = {"diffbench": 1, "name": "small", "dataset": "digits", "axes": {"backbone": {"dit": {"patch": 4, "width": 16, "depth": 1, "heads": 2}}, "scheduler": "ddim"},
@@ -112,21 +113,37 @@ def test_a_queue_without_gpus_or_that_fails(monkeypatch):
 
 
 def test_results_that_cannot_be_compared(tmp_path):
-    made = run(tmp_path / "a", [row("a0", 1.0), row("b0", 2.0, scheduler="ddpm"), row("c0", 3.0, scheduler="heun", status="failed", reason="no socket"),
-                                row("d0", 3.0, scheduler="pndm", seed=1), row("e0", 3.0, scheduler="pndm", seed=1)], columns={FD: False, "fd_y": False})
-    for a, b, columns, message in (
-            ("scheduler=ddim", "scheduler=deis", (), r"no cell of .* is 'scheduler=deis'; `diffbench.load\(.*\)` lists them"),
-            ("scheduler=ddim", "scheduler=heun", (), "'scheduler=heun' names 1 cells of .*, and none is ok: no socket"),
-            ("scheduler=ddim", "scheduler=ddpm", ["fd_y"], "fd_y is not measured on both sides"),
-            ("scheduler=ddim", "scheduler=pndm", (), "cells d0 and e0 stand on the same side and differ in nothing that pairs them: name one side more narrowly")):
-        with pytest.raises(DiffbenchError, match=message):
-            comparing.compare(made, a, b, columns=columns)
-    other = run(tmp_path / "b", [row("a1", 1.0, seed=1), row("a2", 1.0, seed=2), row("b3", 1.0, seed=3, scheduler="ddpm"), row("b4", 1.0, seed=4, scheduler="ddpm")])
-    with pytest.raises(DiffbenchError, match="no cell of one side has a partner on the other that agrees in .*seed"):
-        comparing.compare(other, "scheduler=ddim", "scheduler=ddpm")
-    (tmp_path / "b" / "columns.json").write_text("{")
-    with pytest.raises(DiffbenchError, match="columns.json cannot be read: .*; running the matrix again writes it anew"):
-        comparing.Run(tmp_path / "b")
+    made = run(tmp_path, [row("a0", 1.0), row("c0", 3.0, scheduler="heun", status="failed", reason="no socket")])
+    with pytest.raises(DiffbenchError, match="'scheduler=heun' names 1 cells of .*, of which none is ok"):
+        pairs.compare(made, "scheduler=ddim", "scheduler=heun")
+    with pytest.raises(DiffbenchError, match=r"'colour=red': no row has 'colour'\..* Known: .*, <kind>.<option>"):
+        selection.chosen([{"scheduler": "ddim", "seed": 0}], "colour=red")
+    odd = run(tmp_path / "odd", [row("a1", 1.0, seed=1), row("a2", 1.0, seed=2), row("b3", 1.0, seed=3, scheduler="ddpm"), row("b4", 1.0, seed=4, scheduler="ddpm")])
+    with pytest.raises(DiffbenchError, match="no cell of one side has a partner on the other: the sides have different values of seed, and several of them"):
+        pairs.compare(odd, "scheduler=ddim", "scheduler=ddpm")
+    (tmp_path / "odd" / "plan.json").write_text("{")
+    for read in (lambda folder: pairs.Run(folder), lambda folder: reading.Run(folder=folder).stages()):
+        with pytest.raises(DiffbenchError, match="plan.json cannot be read: .*; running the matrix again writes it anew"):
+            read(tmp_path / "odd")
+
+
+def test_a_notebook_that_was_worked_on(tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "a.json").write_text(json.dumps({"cell_id": "a", "status": "ok"}))
+    exports.copy_notebook(exports.notebooks()[0], tmp_path)
+    (changed,) = [p for p in tmp_path.rglob("*.ipynb")][:1]
+    changed.write_text("{}")
+    with pytest.raises(DiffbenchError, match="is there already and is not the same, perhaps by your work: move it away to have it anew"):
+        exports.copy_notebook(exports.notebooks()[0], tmp_path)
+
+
+def test_a_cell_that_is_skipped_here_is_not_repeated(monkeypatch):
+    plan = SimpleNamespace(cells=[SimpleNamespace(skipped="no socket for tokens")])
+    for name in ("matrices", "make_plan", "rebuild_cell", "replace", "_device"):
+        monkeypatch.setattr(repeating, name, SimpleNamespace(load=lambda *a, **k: SimpleNamespace(run=None)) if name == "matrices" else lambda *a, **k: plan)
+    then = SimpleNamespace(matrix={}, planned={"cell": {}}, row=SimpleNamespace(cell_id="abc"), folder="runs/made")
+    with pytest.raises(DiffbenchError, match="cell abc of runs/made cannot be repeated: it is skipped here, because no socket for tokens"):
+        repeating._plan(then, {}, REGISTRY)
 
 
 def test_an_export_onto_a_file_or_of_a_torn_plan(archived, tmp_path):
