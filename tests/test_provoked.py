@@ -1,6 +1,5 @@
 """Messages that no test of their module provokes, each provoked here by what a user would do, or by a double of what fails."""
 
-import builtins
 import errno
 import json
 import subprocess
@@ -119,7 +118,7 @@ def test_results_that_cannot_be_compared(tmp_path):
     with pytest.raises(DiffbenchError, match=r"'colour=red': no row has 'colour'\..* Known: .*, <kind>.<option>"):
         selection.chosen([{"scheduler": "ddim", "seed": 0}], "colour=red")
     odd = run(tmp_path / "odd", [row("a1", 1.0, seed=1), row("a2", 1.0, seed=2), row("b3", 1.0, seed=3, scheduler="ddpm"), row("b4", 1.0, seed=4, scheduler="ddpm")])
-    with pytest.raises(DiffbenchError, match="no cell of one side has a partner on the other: the sides have different values of seed, and several of them"):
+    with pytest.raises(DiffbenchError, match="no cell of one side has a partner on the other: the sides have different values of seed, .*and several of them"):
         pairs.compare(odd, "scheduler=ddim", "scheduler=ddpm")
     (tmp_path / "odd" / "plan.json").write_text("{")
     for read in (lambda folder: pairs.Run(folder), lambda folder: reading.Run(folder=folder).stages()):
@@ -131,8 +130,7 @@ def test_a_notebook_that_was_worked_on(tmp_path):
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "a.json").write_text(json.dumps({"cell_id": "a", "status": "ok"}))
     exports.copy_notebook(exports.notebooks()[0], tmp_path)
-    (changed,) = [p for p in tmp_path.rglob("*.ipynb")][:1]
-    changed.write_text("{}")
+    next(tmp_path.rglob("*.ipynb")).write_text("{}")
     with pytest.raises(DiffbenchError, match="is there already and is not the same, perhaps by your work: move it away to have it anew"):
         exports.copy_notebook(exports.notebooks()[0], tmp_path)
 
@@ -251,7 +249,6 @@ def test_ten_thousand_logs_of_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr(events, "range", lambda *ends: [], raising=False)
     with pytest.raises(DiffbenchError, match="has written 10,000 logs here; remove the folder, no result depends on it"):
         events._new_file(tmp_path)
-    assert events.__dict__.get("range") is not builtins.range
 
 
 def test_images_a_classifier_cannot_learn_from_or_read():
