@@ -47,7 +47,7 @@ class Rows:
         self.are_changed = False                          # whether the folder is not as that run left it
         self.users: dict[str, list[CellPlan]] = {}
         self.varying = varying_options(plan)
-        self.read: dict[tuple[str, str, str], Any] = {}   # what stages say, many of which serve many cells
+        self.read: dict[tuple[str, ...], Any] = {}   # what stages say, many of which serve many cells
         for planned in plan.cells:
             for key in planned.stages.values():
                 self.users.setdefault(key, []).append(planned)
