@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffbench.contracts import NoiseSchedule
 from diffbench.errors import BrokenComponent
+from diffbench.transitions import weighted_sum
 from diffbench.values import Denoise, Io, Level, Prediction, Split, form
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Denoiser(nn.Module):
         self.learned_variance = io.learned_variance
         self.out_channels, self.backbone_name = io.out_channels, cell.backbone.component_name()
         self.evaluations = 0
+        self.is_reused = False        # whether the network's output is memory that its next run overwrites, as with CUDA graphs
 
     def forward(self, x_t: Tensor, level: Level, c_noise: Tensor, cond: Tensor | None, drop: Tensor) -> Tensor:
         """The network's own output, F [B, C, H, W] and, where it is learned, the variance [B, C, H, W]; c_noise and drop are [B].
@@ -51,6 +53,8 @@ class Denoiser(nn.Module):
         level = self.schedule.at(t)
         c_noise = x_t.new_full((len(x_t),), self.parameterization.c_noise(level))
         out = self(x_t, level, c_noise, cond, drop).to(x_t.dtype)
+        if self.is_reused:                                # schedulers keep past predictions
+            out = out.clone()
         if not self.learned_variance:
             return self.parameterization.decode(out, x_t, level)
         mean, variance = out.chunk(2, dim=1)
@@ -77,7 +81,7 @@ def clipped(denoise: Denoise, schedule: NoiseSchedule, low: float = -1.0, high: 
         x0_hat = x0_hat.clamp(low, high)
         if sigma_t == 0:
             return Prediction(x0=x0_hat, eps=eps_hat, variance=variance)
-        return Prediction(x0=x0_hat, eps=(x_t - alpha_t * x0_hat) / sigma_t, variance=variance)
+        return Prediction(x0=x0_hat, eps=weighted_sum((1 / sigma_t, x_t), (-alpha_t / sigma_t, x0_hat)), variance=variance)
     return inside
 
 

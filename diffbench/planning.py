@@ -31,11 +31,11 @@ class Stage:
 
     @property
     def sampling_batch(self) -> int | None:
-        """Images it draws at a time, or None where it draws none."""
+        """Images it draws at a time, or None where it draws none or searches for the number itself."""
         if self.name != "sample":
             return None
         asked = self.task["cell"]["sample"]
-        return min(asked["batch_size"], asked["count"])
+        return None if asked["batch_size"] == "auto" else min(asked["batch_size"], asked["count"])
 
     @property
     def gpus(self) -> int:

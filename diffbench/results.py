@@ -25,11 +25,12 @@ LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule
            "scheduler", "steps", "guidance_scale", "seed", "noise_seed")
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", *costs.COLUMNS)
 PROVENANCE = ("train_key", "dataset_remark", "extractor", "extractor_key", "extractor_weights", "extractor_remark", "judge_key", "reference_count",
-              "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "clamped_share", "distinct_count", "flat_count", *costs.FLAGS,
-              "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins", "git_commit", "started_at")
+              "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "clamped_share", "distinct_count", "flat_count",
+              "train_compiled", "sample_compiled", *costs.FLAGS, "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
+              "git_commit", "started_at")
 NOTABLE = 0.05                        # share of clamped pixels, of repeated and of flat samples, above which a row says so
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
-CLOCKED = re.compile(r"images_per_|seconds|started_at|peak_memory|energy|lap_spread|cores_of_others|noisy|speed_remark")
+CLOCKED = re.compile(r"images_per_|seconds|started_at|peak_memory|energy|lap_spread|cores_of_others|noisy|speed_remark|_compiled")
 COUNTS = ("noise_seed", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "distinct_count", "flat_count",
           "threads", "cores", "parameters", "train_steps", "throughput_batch_size")
 
@@ -46,7 +47,7 @@ class Rows:
         self.are_changed = False                          # whether the folder is not as that run left it
         self.users: dict[str, list[CellPlan]] = {}
         self.varying = varying_options(plan)
-        self.read: dict[tuple[str, str, str], Any] = {}   # what stages say, many of which serve many cells
+        self.read: dict[tuple[str, ...], Any] = {}   # what stages say, many of which serve many cells
         for planned in plan.cells:
             for key in planned.stages.values():
                 self.users.setdefault(key, []).append(planned)
@@ -153,10 +154,10 @@ class Rows:
             return ({"judge_key": judge[:12]} if judge else {}) | {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
         facts = self._said(stage.name, key, "facts.json")
         if role == "train":
-            return {"train_loss": facts["train_loss"], "train_key": key[:12]}
+            return {"train_loss": facts["train_loss"], "train_key": key[:12], "train_compiled": facts["compiled"]}
         if role == "sample":
             return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "distinct_count", "flat_count", "dtype", "threads")} | {
-                "sample_batch_size": facts["batch_size"], "sample_batch_size_asked": facts["batch_size_asked"]}
+                "sample_compiled": facts["compiled"], "sample_batch_size": facts["batch_size"], "sample_batch_size_asked": facts["batch_size_asked"]}
         return costs.columns(role, facts)
 
     def _said(self, *what: str) -> Any:

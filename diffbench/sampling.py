@@ -47,12 +47,15 @@ def trajectory(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, 
     seeds = range(len(x_T)) if seeds is None else seeds
     if len(seeds) != len(x_T):
         raise ValueError(f"seeds must hold one integer per sample: {len(x_T)} samples, {len(seeds)} seeds")
-    times = (spacing or _default_spacing())(schedule, scheduler.steps).tolist()
+    visited = (spacing or _default_spacing())(schedule, scheduler.steps)
+    schedule.prepare(visited)                             # no derivative is taken inside the loop
+    times = visited.tolist()
     x_t, state = x_T, scheduler.init()
+    source = noise.Source(seeds, tuple(x_T.shape[1:]), scheduler.steps, x_T.device)
     yield x_t
     for index, (t, s) in enumerate(zip(times, times[1:])):  # noqa: B905  pairs of neighbours
         def step_noise(draw: int = 0, index: int = index) -> Tensor:
-            drawn = noise.normal(seeds, tuple(x_T.shape[1:]), index, draw, device=x_T.device).to(x_T.dtype)
+            drawn = source(index, draw).to(x_T.dtype)
             return drawn if temperature == 1 else temperature * drawn
         # no_grad, not inference_mode: a guidance may differentiate a classifier inside the step.
         with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -32,7 +31,6 @@ class Memorisation(SampleMetric):
     default_of_kind: ClassVar[bool] = True
     needs_training: ClassVar[bool] = True
     beside_held_out: ClassVar[bool] = True
-    directions: ClassVar[Mapping[str, bool]] = {"authenticity": True}
 
     ratio: Annotated[float, Interval(gt=0, lt=1)] = 1 / 3         # distance to the nearest over that to the second nearest
     level: Annotated[float, Gt(0)] = 2 / 255                      # root mean square below which two images count as one
