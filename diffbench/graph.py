@@ -17,13 +17,13 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 3, "evaluate": 3, "throughput": 3}
+VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 4, "sample": 5, "features": 3, "evaluate": 4, "throughput": 3}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
-_NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
+_NETWORK = ("compiling", "context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
 CODE = {
     "train": (*_NETWORK, "checkpoints", "parallel", "splits"),
-    "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
+    "sample": (*_NETWORK, "batching", "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages", "timing"),
     "throughput": (*_NETWORK, "anchor", "classifier", "drawing", "machine_load", "memory", "noise", "nvml", "sampling", "speed", "timing"),
     "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"),
     "extractor": ("classifier", "evaluation", "judging", "splits", "weights"),
@@ -199,6 +199,9 @@ class _Builder:
                 self.fingerprints[dataset] = dataset.fingerprint()
             except OSError as error:
                 raise DataError(f"dataset {self.names.full(dataset)}: {error}") from error
+            if remark := dataset.remark():
+                self.plan.remarks[self.names.label(dataset)] = remark
+                self.plan.notes.append(f"{self.names.label(dataset)}: {remark}")
         return self.names.identity(dataset, "training") | {"content": self.fingerprints[dataset]}
 
     def _metrics(self, cell: Cell) -> tuple[list[Any], list[Any]]:

@@ -158,8 +158,8 @@ def _plugin_files(request: Mapping[str, Any], given: list[str]) -> list[str]:
 def _workplace(keep: str | Path | None) -> Iterator[Path]:
     """A folder of one's own: a new one that stays, or one that is deleted."""
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="diffbench-rerun-") as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="diffbench-rerun-") as made:
+            yield Path(made)
         return
     folder = Path(keep)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):

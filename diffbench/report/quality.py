@@ -72,7 +72,7 @@ def sheet(table: pandas.DataFrame, column: str, better: str | None, records: Map
     means = {key: estimate(some) for key, some in numbers.items()}
     is_baseline = against is not None
     if against is None and better is not None and means:
-        against = _best(means, better)
+        against = best_of(means, better)
     pairs = {key: differences(numbers[against], some) for key, some in numbers.items() if key != against} if against is not None else {}
     pairs = {key: some for key, some in pairs.items() if some}
     return Sheet(column=column, better=better, down=down, across=across, means=means, reference=against, is_baseline=is_baseline,
@@ -82,7 +82,7 @@ def sheet(table: pandas.DataFrame, column: str, better: str | None, records: Map
 
 def means_of(sheet: Sheet) -> str:
     """The pivot of a sheet as Markdown: best in bold, marked what may be as good."""
-    best = None if sheet.better is None or sheet.are_equal else _best(sheet.means, sheet.better)
+    best = None if sheet.better is None or sheet.are_equal else best_of(sheet.means, sheet.better)
     texts = {key: f"**{_entry(mean)}**" if key == best else _entry(mean) + (MARK if key in sheet.may_be_best else "") for key, mean in sheet.means.items()}
     return laid_out(texts, sheet.down, sheet.across)
 
@@ -161,7 +161,7 @@ def _entry(mean: Estimate) -> str:
     return f"{mean.value:.3g}" if math.isnan(mean.standard_error) else f"{mean.value:.3g} ({mean.low:.3g} to {mean.high:.3g})"
 
 
-def _best(means: dict[Configuration, Estimate], better: str) -> Configuration:
+def best_of(means: dict[Configuration, Estimate], better: str) -> Configuration:
     """By the mean without bias; the first of equal ones."""
     return (max if better == "higher" else min)(means, key=lambda key: means[key].debiased)
 

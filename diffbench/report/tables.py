@@ -33,17 +33,17 @@ class Facts:
 
 def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], facts: Facts) -> None:
     """fid.md and .csv, means.csv, differences.csv, throughput.md and .csv of a run."""
-    sheets = list(_sheets(table, rows, columns, facts))
-    if sheets:
-        distance = sheets[0][0].column if _is_distance(sheets[0][0].column) else None
-        parts = [f"# {'Fréchet distance' if distance else 'Quality'}, {facts.name}", _caption(table, distance, [s for s, _ in sheets]),
+    made = list(sheets(table, rows, columns, facts))
+    if made:
+        distance = made[0][0].column if _is_distance(made[0][0].column) else None
+        parts = [f"# {'Fréchet distance' if distance else 'Quality'}, {facts.name}", _caption(table, distance, [s for s, _ in made]),
                  captions.copies(table)]
-        for s, part in sheets:
-            parts += [_title(s, part, sheets), *_floors(s, part, facts), quality.means_of(s), quality.summary(s)]
-            parts += [quality.differences_of(s)] if s.column == sheets[0][0].column else []
+        for s, part in made:
+            parts += [_title(s, part, made), *_floors(s, part, facts), quality.means_of(s), quality.summary(s)]
+            parts += [quality.differences_of(s)] if s.column == made[0][0].column else []
         write_atomically(folder / "fid.md", _joined([*parts, _not_measured(table)]))
-        write_atomically(folder / "fid.csv", pivot(table, sheets[0][0].column, rows, columns).to_csv().encode())
-        for name, frame in zip(("means.csv", "differences.csv"), quality.as_frames([s for s, _ in sheets]), strict=True):
+        write_atomically(folder / "fid.csv", pivot(table, made[0][0].column, rows, columns).to_csv().encode())
+        for name, frame in zip(("means.csv", "differences.csv"), quality.as_frames([s for s, _ in made]), strict=True):
             write_atomically(folder / name, frame.to_csv(index=False).encode())
     if table["sample_images_per_second"].notna().any():
         parts = [f"# Throughput, {facts.name}", cost.caption(table, facts.machine),
@@ -56,7 +56,7 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
         write_atomically(folder / "throughput.csv", pivot(table, "sample_images_per_second", rows, columns).to_csv().encode())
 
 
-def _sheets(table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], facts: Facts) -> Iterator[tuple[quality.Sheet, pandas.DataFrame]]:
+def sheets(table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], facts: Facts) -> Iterator[tuple[quality.Sheet, pandas.DataFrame]]:
     """Each column's sheet with its rows, the Fréchet distance first; rows that do not compare, such as those of two data sets, are on different sheets."""
     for column in sorted((c for c in facts.columns if c in table), key=lambda c: not _is_distance(c)):
         there = table[table[column].notna()]
