@@ -91,7 +91,7 @@ class NoiseSchedule(Component):
     def g2(self, t: Tensor) -> Tensor:
         """Squared diffusion rate: g² = d sigma²/dt - 2 f sigma² = 2 sigma (alpha sigma' - sigma alpha')/alpha."""
         level = self.level(t)
-        return 2 * level.sigma * (level.alpha * level.d_sigma - level.sigma * level.d_alpha) / level.alpha
+        return torch.as_tensor(2 * level.sigma * (level.alpha * level.d_sigma - level.sigma * level.d_alpha) / level.alpha)
 
     def level(self, t: Tensor) -> Level:
         """The levels at times of any shape, float64."""
@@ -109,11 +109,11 @@ class NoiseSchedule(Component):
 
     def scales(self, t: float) -> tuple[float, float]:
         """(alpha, sigma) at one time, as floats."""
-        return self.at(t)[1:3]
+        return float(self.at(t).alpha), float(self.at(t).sigma)
 
     def rates(self, t: float) -> tuple[float, float]:
         """(f, g²) at one time, as floats."""
-        _, alpha, sigma, d_alpha, d_sigma = self.at(t)
+        _, alpha, sigma, d_alpha, d_sigma = map(float, self.at(t))
         return d_alpha / alpha, 2 * sigma * (alpha * d_sigma - sigma * d_alpha) / alpha
 
     def nsr(self, t: float) -> float:

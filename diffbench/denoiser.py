@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from diffbench.contracts import NoiseSchedule
+from diffbench.errors import BrokenComponent
 from diffbench.transitions import weighted_sum
-from diffbench.values import Denoise, Io, Level, Prediction, Split
+from diffbench.values import Denoise, Io, Level, Prediction, Split, form
 
 if TYPE_CHECKING:
     from diffbench.matrix import Cell
@@ -31,13 +32,21 @@ class Denoiser(nn.Module):
         self.condition = cell.conditioning.build(io)
         self.schedule, self.parameterization = cell.noise_schedule, cell.parameterization
         self.learned_variance = io.learned_variance
+        self.out_channels, self.backbone_name = io.out_channels, cell.backbone.component_name()
         self.evaluations = 0
         self.is_reused = False        # whether the network's output is memory that its next run overwrites, as with CUDA graphs
 
     def forward(self, x_t: Tensor, level: Level, c_noise: Tensor, cond: Tensor | None, drop: Tensor) -> Tensor:
-        """The network's own output, F [B, C, H, W] and, where it is learned, the variance [B, C, H, W]; c_noise and drop are [B]."""
+        """The network's own output, F [B, C, H, W] and, where it is learned, the variance [B, C, H, W]; c_noise and drop are [B].
+
+        Raises BrokenComponent where it is anything else: one channel instead of three would be broadcast without a word.
+        """
         self.evaluations += len(x_t)
-        return self.network(self.parameterization.c_in(level) * x_t, c_noise, self.condition(cond, drop))
+        out = self.network(self.parameterization.c_in(level) * x_t, c_noise, self.condition(cond, drop))
+        promised = (len(x_t), self.out_channels, *x_t.shape[2:])
+        if not isinstance(out, Tensor) or out.shape != promised or not out.is_floating_point():
+            raise BrokenComponent(f"{self.backbone_name}: its network must give floats {list(promised)}, got {form(out)}")
+        return out
 
     def denoise(self, x_t: Tensor, t: float, cond: Tensor | None, drop: Tensor) -> Prediction:
         """The prediction of x_0 and eps at one level, before guidance."""

@@ -18,13 +18,15 @@ from diffbench.matrix import Cell
 from diffbench.noise import sample_seeds
 from diffbench.values import Denoise, Helpers, Progress, silent
 
+BEYOND = 1 + 0.5 / 127.5              # half a grey level outside of [-1, 1]: less is lost by rounding anyway, and is mostly rounding itself
+
 
 def blocks(cell: Cell, model: Denoiser, helpers: Helpers, device: torch.device, pieces: Pieces, batch: int, progress: Progress,
            compiling: Compiling | None = None) -> list[Piece]:
     """All samples of a cell, `batch` to a block: those that earlier tries left, and the others drawn now and left to later ones.
 
     A block has tensors `images` (uint8) and, where the data set has them, `labels`; facts `evaluations`, images sent through the
-    network, and `clamped`, pixels outside of [-1, 1]. compiling: decides whether the network is compiled.
+    network, and `clamped`, pixels outside of [-1, 1] by half a grey level or more. compiling: decides whether the network is compiled.
     Raises Diverged, once all are drawn, where samples are not finite.
     """
     cond, labels = asked_for(cell)
@@ -47,7 +49,7 @@ def blocks(cell: Cell, model: Denoiser, helpers: Helpers, device: torch.device, 
             is_finite = x_0.flatten(1).isfinite().all(1)
             strays += [i for i, fine in zip(indices, is_finite.tolist(), strict=True) if not fine]
             tensors = {"images": to_pixels(x_0)} | ({} if labels is None else {"labels": labels[indices.start : indices.stop]})
-            block = Piece(tensors=tensors, facts={"evaluations": model.evaluations - before, "clamped": int((x_0.abs() > 1).sum())})
+            block = Piece(tensors=tensors, facts={"evaluations": model.evaluations - before, "clamped": int((x_0.abs() >= BEYOND).sum())})
             if is_finite.all() and indices.stop < cell.sample.count:             # a failure is never kept; the last is published at once
                 pieces.write(first, block)
         done.append(block)

@@ -42,6 +42,10 @@ class Dataset(Component):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content; raises DataError, with what to do, where the data are missing or damaged."""
 
+    def remark(self) -> str:
+        """What a reader should know of how files became images, such as how many were left out, in half a sentence, or ""."""
+        return ""
+
     @abstractmethod
     def load(self) -> dict[str, Split]:
         """The splits "train", "reference" and "held_out"."""

@@ -112,7 +112,8 @@ class Expansion:
             axes["dataset"] = self.reader.components("dataset", self.data["dataset"], ("dataset",))
         for name, values in node.items():
             axes[name] = self._values(name, values, ("axes", name))
-        coupled = {name for group in self.data.get("together") or () if isinstance(group, dict) for name in group}
+        groups = self.data.get("together")
+        coupled = {name for group in (groups if isinstance(groups, list) else ()) if isinstance(group, dict) for name in group}
         axes |= {kind: [self._default(kind)] for kind in self.axis_kinds if kind not in axes and kind not in coupled}
         return axes if "seed" in axes or "seed" in coupled else axes | {"seed": [0]}
 

@@ -199,6 +199,9 @@ class _Builder:
                 self.fingerprints[dataset] = dataset.fingerprint()
             except OSError as error:
                 raise DataError(f"dataset {self.names.full(dataset)}: {error}") from error
+            if remark := dataset.remark():
+                self.plan.remarks[self.names.label(dataset)] = remark
+                self.plan.notes.append(f"{self.names.label(dataset)}: {remark}")
         return self.names.identity(dataset, "training") | {"content": self.fingerprints[dataset]}
 
     def _metrics(self, cell: Cell) -> tuple[list[Any], list[Any]]:

@@ -69,6 +69,7 @@ class Plan:
     stages: dict[str, Stage] = field(default_factory=dict)
     floors: dict[str, str] = field(default_factory=dict)      # dataset label and metric -> stage that measures held-out real images
     copies: dict[str, str] = field(default_factory=dict)      # and that measures training images, as a model would give that knows nothing else
+    remarks: dict[str, str] = field(default_factory=dict)     # dataset label -> what was left out of it and converted
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

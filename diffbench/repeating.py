@@ -21,7 +21,7 @@ from diffbench.engine import Watcher
 from diffbench.environment import Change
 from diffbench.errors import DiffbenchError
 from diffbench.graph import make_plan
-from diffbench.machine import resolve_device
+from diffbench.machine import cores, resolve_device
 from diffbench.pairs import Row, Run
 from diffbench.planning import Plan, rebuild_cell
 from diffbench.registry import Registry, load_registry
@@ -50,8 +50,8 @@ def rerun(run: str | Path, row: str, *, keep: str | Path | None = None, threads:
     since = time.monotonic()
     with _workplace(keep) as place:
         fresh, batch = Store(place / "home"), {made.cells[0].stages["sample"]: then.row.record["sample_batch_size"]}
-        done = api.execute(made, out=place / "run", store=fresh, threads=threads or then.row.record["threads"], plugins=files, watchers=list(watch(made)),
-                           smoke=request.get("smoke", False), on_ready=lambda engine: engine.batches.update(batch))
+        done = api.execute(made, out=place / "run", store=fresh, plugins=files, watchers=list(watch(made)), smoke=request.get("smoke", False),
+                           on_ready=lambda engine: engine.batches.update(batch), **_workers(then, request, threads))
         return _compared(then, made, store or Store.default(), fresh, done.folder, time.monotonic() - since)
 
 
@@ -134,6 +134,15 @@ def _device(then: _Then) -> str:
         raise DiffbenchError(f"cell {then.row.cell_id} of {then.folder} was made on {device!r}, and the same device is needed: {error}") from None
 
 
+def _workers(then: _Then, request: Mapping[str, Any], threads: int | None) -> dict[str, int]:
+    """How many workers at once, or how many threads for each, so that every stage has as many as then."""
+    record = then.row.record
+    if threads is None and request.get("threads", 0) is None and record["device"] == "cpu" and record.get("cores") == cores():
+        # The cores were divided among workers, but for stages that measure speed, which have them all: divided so again. n = c // (c // n).
+        return {"jobs": cores() // record["threads"]}
+    return {"threads": threads or record["threads"]}
+
+
 def _plugin_files(request: Mapping[str, Any], given: list[str]) -> list[str]:
     """The loose plug-in files to use. A path in a folder of results may be a stranger's: what lies there is run only if it is what was run then."""
     for file in [] if given else request.get("plugins", []):
@@ -149,8 +158,8 @@ def _plugin_files(request: Mapping[str, Any], given: list[str]) -> list[str]:
 def _workplace(keep: str | Path | None) -> Iterator[Path]:
     """A folder of one's own: a new one that stays, or one that is deleted."""
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="diffbench-rerun-") as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="diffbench-rerun-") as made:
+            yield Path(made)
         return
     folder = Path(keep)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing",
            "scheduler", "steps", "guidance_scale", "seed", "noise_seed")
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", *costs.COLUMNS)
-PROVENANCE = ("train_key", "extractor", "extractor_key", "extractor_weights", "extractor_remark", "judge_key", "reference_count", "sample_count",
-              "feature_count", "sample_batch_size", "sample_batch_size_asked", "clamped_share", "train_compiled", "sample_compiled", *costs.FLAGS,
-              "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins", "git_commit", "started_at")
+PROVENANCE = ("train_key", "dataset_remark", "extractor", "extractor_key", "extractor_weights", "extractor_remark", "judge_key", "reference_count",
+              "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "clamped_share", "distinct_count", "flat_count",
+              "train_compiled", "sample_compiled", *costs.FLAGS, "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
+              "git_commit", "started_at")
+NOTABLE = 0.05                        # share of clamped pixels, of repeated and of flat samples, above which a row says so
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
 CLOCKED = re.compile(r"images_per_|seconds|started_at|peak_memory|energy|lap_spread|cores_of_others|noisy|speed_remark|_compiled")
-COUNTS = ("noise_seed", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters",
-          "train_steps", "throughput_batch_size")
+COUNTS = ("noise_seed", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "distinct_count", "flat_count",
+          "threads", "cores", "parameters", "train_steps", "throughput_batch_size")
 
 
 class Rows:
@@ -45,7 +47,7 @@ class Rows:
         self.are_changed = False                          # whether the folder is not as that run left it
         self.users: dict[str, list[CellPlan]] = {}
         self.varying = varying_options(plan)
-        self.read: dict[tuple[str, str, str], Any] = {}   # what stages say, many of which serve many cells
+        self.read: dict[tuple[str, ...], Any] = {}   # what stages say, many of which serve many cells
         for planned in plan.cells:
             for key in planned.stages.values():
                 self.users.setdefault(key, []).append(planned)
@@ -122,7 +124,8 @@ class Rows:
         bad = [o for o in outcomes.values() if o.status != "ok"]
         root = next((o for o in bad if o.status != "blocked"), bad[0] if bad else None)
         status = "ok" if root is None else "failed" if root.status == "blocked" else root.status
-        row: dict[str, Any] = {"status": status, "reason": root.reason if root else ""}
+        row: dict[str, Any] = {"status": status, "reason": root.reason if root else "",
+                               "dataset_remark": self.plan.remarks.get(self.plan.names.label(planned.cell.dataset), "")}
         for role, key in planned.stages.items():
             if outcomes[role].status == "ok":
                 left_out = row.get(LEFT_OUT, {})
@@ -153,7 +156,7 @@ class Rows:
         if role == "train":
             return {"train_loss": facts["train_loss"], "train_key": key[:12], "train_compiled": facts["compiled"]}
         if role == "sample":
-            return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "dtype", "threads")} | {
+            return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "distinct_count", "flat_count", "dtype", "threads")} | {
                 "sample_compiled": facts["compiled"], "sample_batch_size": facts["batch_size"], "sample_batch_size_asked": facts["batch_size_asked"]}
         return costs.columns(role, facts)
 
@@ -172,6 +175,15 @@ def remarks(row: dict[str, Any]) -> list[str]:
         said.append(f"{row['sample_count']} samples for {row['feature_count']} features: the distance rests on a covariance that is rank-deficient")
     if row.get("extractor_remark"):
         said.append(row["extractor_remark"])
+    if row["clamped_share"] > NOTABLE:
+        said.append(f"{row['clamped_share']:.0%} of all pixels lay outside of the range of images and were clamped")
+    repeats, flat, count = row["sample_count"] - row["distinct_count"], row["flat_count"], row["sample_count"]
+    if repeats > NOTABLE * count:
+        said.append(f"{repeats} of {count} samples repeat another one to the last pixel")
+    if flat > NOTABLE * count:
+        said.append(f"{flat} of {count} samples are one flat colour")
+    if row.get("dataset_remark"):
+        said.append(f"data: {row['dataset_remark']}")
     return said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import safetensors.torch
@@ -52,6 +53,8 @@ def sample(context: Context) -> Files:
     blocks = drawing.blocks(cell, model, helpers, context.device, context.pieces(batch_size=batch), batch, context.progress, compiling)
     tensors = {name: torch.cat([block.tensors[name] for block in blocks]) for name in blocks[0].tensors}
     facts = {"nfe": sum(block.facts["evaluations"] for block in blocks) / cell.sample.count, "sample_count": cell.sample.count,
+             "distinct_count": len({hashlib.sha256(image.numpy()).digest() for image in tensors["images"]}),
+             "flat_count": int((tensors["images"].flatten(2).amax(2) == tensors["images"].flatten(2).amin(2)).all(1).sum()),
              "clamped_share": sum(block.facts["clamped"] for block in blocks) / tensors["images"].numel(), "batch_size": batch,
              "batch_size_asked": batch if cell.sample.batch_size == "auto" else cell.sample.batch_size, "threads": context.threads, "dtype": "float32",
              "is_deterministic": context.execution["is_deterministic"], **compiling.facts()}

@@ -78,9 +78,8 @@ def quality_against_nfe(rows: pd.DataFrame, column: str | None = None, higher_is
             panel.errorbar(drawn["nfe"] * 1.025**i, drawn["debiased"], yerr=_bars(drawn), capsize=2, label=_plain(scheduler), **styles[scheduler])
         panel.set(title=_plain(name), xlabel="network evaluations per image (NFE)")
     for panel in panels:
-        _logarithmic(panel, "x")
-        if is_positive:
-            _logarithmic(panel, "y")
+        for which in ("x", "y") if is_positive else ("x",):
+            _logarithmic(panel, which)
         panel.label_outer()
     figure.supylabel(_plain(_named(column, rows, higher_is_better)), fontsize="medium")
     _legend(figure, panels, "scheduler")
@@ -104,8 +103,8 @@ def cost(rows: pd.DataFrame, column: str | None = None, higher_is_better: bool =
     for name, end in (("ms_low", "high"), ("ms_high", "low")):
         words[name] = 1e3 / ok[f"sample_images_per_second_{end}"] if f"sample_images_per_second_{end}" in ok else float("nan")
     how = {"ms": "median", "ms_low": "median", "ms_high": "median", "noisy": "any", "nfe": "mean", "scheduler_name": "first"}
-    timed = words.groupby(axes, sort=False, as_index=False).agg(how) if axes else words.agg(how).to_frame().T
-    both = found.merge(timed, on=axes) if axes else pd.concat([found, timed.reset_index(drop=True)], axis=1)
+    timed = words.groupby(axes or (lambda _: 0), sort=False).agg(how).reset_index(drop=not axes)
+    both = found.merge(timed, on=axes) if axes else pd.concat([found, timed], axis=1)
     loss = -both["debiased"] if higher_is_better else both["debiased"]
     is_beaten = [((both["ms"] < ms) & (loss <= own) | (both["ms"] <= ms) & (loss < own)).any() for ms, own in zip(both["ms"], loss, strict=True)]
     return both.assign(is_best_value=[not beaten for beaten in is_beaten]).sort_values("ms", ignore_index=True)

@@ -25,7 +25,8 @@ def levels(rows: pd.DataFrame) -> pd.DataFrame:
             owners.setdefault(owner, {})[name] = option
     owners["scheduler"]["steps"] = "steps"
     options = {owner: {name: said for name, said in of.items() if rows[name].nunique() > 1 or rows[name].isna().any()} for owner, of in owners.items()}
-    words = pd.DataFrame({owner: [_level(row, owner, of) for row in rows.to_dict("records")] for owner, of in options.items()}, index=rows.index)
+    told = {owner: rows[[*([owner] if owner in KINDS else []), *of]].to_dict("records") for owner, of in options.items()}
+    words = pd.DataFrame({owner: [_level(row, owner, options[owner]) for row in records] for owner, records in told.items()}, index=rows.index)
     return words.loc[:, [axis for axis in words if words[axis].nunique() > 1]]
 
 
@@ -144,7 +145,7 @@ def estimate(numbers: pd.DataFrame) -> dict[str, object]:
 def holm(p_values: pd.Series) -> pd.Series:
     """p-values for so many comparisons at once; NaN stays and does not count. Source: Holm 1979, Scandinavian Journal of Statistics 6, p. 65-70."""
     known = p_values.dropna().sort_values()
-    return (known * range(len(known), 0, -1)).clip(upper=1).cummax().reindex(p_values.index)
+    return (known * pd.Series(range(len(known), 0, -1), known.index)).clip(upper=1).cummax().reindex(p_values.index)
 
 
 def t_two_sided(t: float, degrees: int) -> float:

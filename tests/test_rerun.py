@@ -290,10 +290,10 @@ def test_what_cannot_be_repeated_here_is_refused_in_a_sentence(again, tmp_path):
         (run / "matrix.json").write_bytes(damage)
         with pytest.raises(DiffbenchError, match=said):
             compare()
-    (run / "matrix.json").write_bytes(matrix)
-    (run / "environment.json").unlink()
-    with pytest.raises(DiffbenchError, match="environment.json cannot be read"):
+    (run / "matrix.json").unlink()
+    with pytest.raises(DiffbenchError, match=r"matrix.json cannot be read \(No such file or directory\): give the folder of a finished run"):
         compare()
+    (run / "matrix.json").write_bytes(matrix)
     change(record(run), status="failed", reason="train: the sky fell")
     with pytest.raises(DiffbenchError, match="the sky fell"):
         compare()
@@ -324,15 +324,46 @@ def test_a_smoke_run_with_a_plug_in_file_and_changes_is_repeated_as_it_was_asked
     assert dataclasses.replace(found, failure="x").agrees is False
 
 
-def test_a_row_sampled_in_smaller_batches_after_running_out_of_memory_is_so_again(repeated, tmp_path, monkeypatch):
-    run, store, _, _ = repeated
-    shutil.copytree(run, tmp_path / "run")
-    change(record(tmp_path / "run"), sample_batch_size=12)
+@pytest.fixture
+def asked(again, monkeypatch):
+    """How a repetition of the changed run would be executed, without doing it: (plan, options)."""
+    run, store, _ = again
     seen = []
-    monkeypatch.setattr(api, "execute", lambda made, on_ready, **options: seen.append((made, on_ready)) or (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        diffbench.rerun(tmp_path / "run", ROW, store=store)
-    made, on_ready = seen[0]
+
+    def execute(made, **options):
+        seen.append((made, options))
+        raise KeyboardInterrupt
+    monkeypatch.setattr(api, "execute", execute)
+
+    def ask(**options):
+        with pytest.raises(KeyboardInterrupt):
+            diffbench.rerun(run, ROW, store=store, **options)
+        return seen.pop()
+    return run, ask
+
+
+def test_a_row_sampled_in_smaller_batches_after_running_out_of_memory_is_so_again(asked):
+    run, ask = asked
+    change(record(run), sample_batch_size=12)
+    made, options = ask()
     engine = type("Engine", (), {"batches": {}})
-    on_ready(engine)
+    options["on_ready"](engine)
     assert engine.batches == {made.cells[0].stages["sample"]: 12}
+
+
+def test_every_stage_gets_as_many_threads_as_then(asked, monkeypatch):
+    """Where the cores were divided among workers they are divided again: what measures speed has them all."""
+    run, ask = asked
+
+    def given(**options):
+        return {name: value for name, value in ask(**options)[1].items() if name in ("jobs", "threads")}
+    assert given() == {"threads": 1} and given(threads=2) == {"threads": 2}
+    update(run, request=("threads", None))
+    for here in (1, 4, 6, 7, 64):
+        monkeypatch.setattr(repeating, "cores", lambda here=here: here)
+        for workers in range(1, here + 1):
+            change(record(run), cores=here, threads=here // workers)
+            assert here // given()["jobs"] == here // workers
+    assert given(threads=3) == {"threads": 3}
+    change(record(run), cores=128)
+    assert given() == {"threads": 1}, "a machine of another size"

@@ -82,7 +82,10 @@ def _lines(found: Rerun) -> Iterator[str]:
     if body:
         yield "\n" + markdown(["clock", "then", "now", "now / then"], body) + "\n"
     yield from (f"disagrees: {said}" for said in found.disagreements)
-    yield ("the same to the bit" if found.is_bitwise else "agrees within its intervals" if found.agrees else "NOT the same")
+    if found.is_bitwise:
+        yield "the same to the bit" if all(a.is_equal for a in found.artefacts) else "every number is the same to the bit"
+    else:
+        yield "agrees within its intervals" if found.agrees else "NOT the same"
 
 
 def _short(value: Any) -> str:

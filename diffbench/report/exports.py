@@ -195,7 +195,7 @@ def _drawn(run: Run, kind: str, notes: list[str]) -> Iterator[tuple[str, bytes]]
                 notes.append(f"no figure {name}: {error}")
                 continue
             data = io.BytesIO()
-            figure.savefig(data, format=kind, metadata={"Date" if kind == "svg" else "CreationDate": None}, bbox_inches="tight")
+            figure.savefig(data, format=kind, metadata={"Date" if kind == "svg" else "CreationDate": None})
             importlib.import_module("matplotlib.pyplot").close(figure)
             yield f"{name}.{kind}", data.getvalue()
 

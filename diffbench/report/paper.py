@@ -13,7 +13,7 @@ from diffbench.report.layout import laid_out
 COLUMNS = 8                           # side by side, but at least three of numbers; more are set below
 PAGE = 20                             # rows above which a table may break over pages
 SPECIAL = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "^": r"\textasciicircum{}",
-           "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "'": r"\textquotesingle{}",
+           "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\char34}", "'": r"\textquotesingle{}",
            "`": r"\textasciigrave{}", "-": "-{}", "≈": r"$\approx$", "†": r"$\dagger$", "[": "{[}", "]": "{]}", "*": "{*}"}
 MARKS = {"≈": r"^{\approx}", "†": r"^{\dagger}"}
 HEAD = "% Written by diffbench. In the preamble: \\usepackage{booktabs,textcomp}"
@@ -58,10 +58,11 @@ class Table:
         caption, label = f"\\caption{{{escape(table.caption)}}}", f"\\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', table.name)}}}"
         if is_long:
             said = [[f"{caption}{label}\\\\" if i == 0 else "\\caption[]{(continued)}\\\\"] for i in range(len(parts))]
-            body = [["{\\footnotesize\\setlength{\\tabcolsep}{4pt}", *table._tabular(part, lines, "longtable", title), "}"] for part, title in zip(parts, said, strict=True)]
-            return "\n".join([HEAD.replace("textcomp", "longtable,textcomp"), *(line for part in body for line in part)]) + "\n"
+            body = ["\n".join(table._tabular(part, lines, "longtable", title)) for part, title in zip(parts, said, strict=True)]
+            return "\n".join([HEAD.replace("textcomp", "longtable,textcomp"), "{\\footnotesize\\setlength{\\tabcolsep}{4pt}", *body, "}"]) + "\n"
         body = "\n\n\\medskip\n".join("\n".join(table._tabular(part, lines, "tabular", [])) for part in parts)
-        return "\n".join([HEAD, "\\begin{table}", "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}", caption, label, body, "\\end{table}"]) + "\n"
+        style = "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}"
+        return "\n".join([HEAD, "\\begin{table}", style, caption, label, "\\par\\smallskip", body, "\\end{table}"]) + "\n"
 
     def _tabular(self, heads: Sequence[Key], lines: Sequence[Key], environment: str, title: list[str]) -> Iterator[str]:
         count, stub = len(heads), len(self.down)

@@ -28,7 +28,7 @@ class Cfg(Wrapper):
     2024, arXiv:2305.08891, section 3.4, there on the network's own output.
     """
 
-    scale: Annotated[float, Ge(0)] = sampling_option(3.0)         # w
+    scale: Annotated[float, Ge(0)] = sampling_option(3.0)         # w: 0 is unconditional, 1 plain conditional, more sharpens
     interval: tuple[float, float] = sampling_option((-WIDEST, WIDEST))                    # log SNR from and to which it guides
     rescale: Annotated[float, Interval(ge=0, le=1)] = sampling_option(0.0)                # share of the rescaling; the paper uses 0.7
     dropout: Annotated[float, Interval(gt=0, lt=1)] = 0.1         # share of training samples without their condition
