@@ -214,9 +214,9 @@ def made_otherwise(compared: Sequence[Pair], then: Store, now: Store, machine: M
         except (DiffbenchError, OSError):                 # not there: the record tells the threads of the sampling
             continue
         if before["threads"] != after["threads"]:
-            yield Change(f"threads.threads of {pair.stage}", before["threads"], after["threads"])
+            yield Change(f"stage.threads of {pair.stage}", before["threads"], after["threads"])
         if machine and before.get("machine") != digest(machine)[:12]:
-            yield Change(f"machine.machine of {pair.stage}", before.get("machine"), digest(machine)[:12])
+            yield Change(f"stage.machine of {pair.stage}", before.get("machine"), digest(machine)[:12])
 
 
 def pictures(then: Path, now: Path) -> Artefact | None:
