@@ -172,6 +172,20 @@ def test_what_cannot_be_exported_is_said(tmp_path, run):
         exports.write(empty, ["md"])
 
 
+def test_without_matplotlib_tables_are_exported_and_figures_refused(run, monkeypatch):
+    find = exports.importlib.util.find_spec
+    monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    exports.write(run, ["md"])
+    with pytest.raises(DiffbenchError, match=r"figures need matplotlib: pip install 'diffbench\[notebooks\]'"):
+        exports.write(run, ["svg"])
+
+
+def test_a_folder_that_lacks_a_file_is_said(run):
+    (run / "matrix.json").write_text("{")
+    with pytest.raises(DiffbenchError, match=r"matrix\.json cannot be read: .*; running the matrix again writes it anew"):
+        exports.write(run, ["md"])
+
+
 def test_tables_follow_the_matrix(tmp_path):
     run = made_rows.folder(tmp_path / "run", made_rows.rows(), report={"rows": ["scheduler", "scheduler.steps"], "columns": ["backbone"]})
     assert Run(folder=run).layout.columns == ("backbone",)
