@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,7 +23,7 @@ from tests.conftest import REGISTRY
 from tests.made_rows import FD
 
 ROOT = Path(__file__).resolve().parents[1]
-STRANGE = r"""a\b{c}_50% & #1 $x$ ^2 ~y <img src=x onerror=alert(1)> |"quoted" 'it' `tick` -- --- [z] * ?` ÀÿØ \input{/etc/passwd}"""
+STRANGE = r"""a\b{c}_50% & #1 $x$ ^2 ~y <img src=x onerror=alert(1)> |"quoted" 'it' `tick` -- --- [z] * ?` ÀñØ \input{/etc/passwd}"""
 needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here: apt-get install texlive-latex-recommended")
 
 
@@ -134,7 +133,7 @@ def test_every_table_compiles_and_none_is_too_wide(tmp_path):
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext here: apt-get install poppler-utils")
 def test_texts_are_printed_as_they_are(tmp_path):
     table = paper.Table(name="t", caption=STRANGE, down=[STRANGE], across=["b"], entries={(f"{STRANGE}日\n", STRANGE): paper.Entry(value=1.0)})
-    compiled(tmp_path, "\\usefont{T1}{cmtt}{m}{n}\n" + paper.escape(STRANGE) + "\n\n\\clearpage " + table.latex())
+    compiled(tmp_path, "\\usefont{T1}{cmtt}{m}{n}\n" + paper.escape(STRANGE) + "\n\n\\clearpage " + table.latex() + paper.escape("".join(sorted(paper._LETTERS))))
     subprocess.run(["pdftotext", "-l", "1", "all.pdf"], cwd=tmp_path, check=True, timeout=60)
     page = (tmp_path / "all.txt").read_text().partition("\f")[0]
     assert re.sub(r"\s", "", page).removesuffix("1") == re.sub(r"\s", "", STRANGE)
@@ -171,6 +170,20 @@ def test_what_cannot_be_exported_is_said(tmp_path, run):
     empty = made_rows.folder(tmp_path / "empty", made_rows.rows()[-2:])
     with pytest.raises(DiffbenchError, match="there is nothing to export yet"):
         exports.write(empty, ["md"])
+
+
+def test_without_matplotlib_tables_are_exported_and_figures_refused(run, monkeypatch):
+    find = exports.importlib.util.find_spec
+    monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    exports.write(run, ["md"])
+    with pytest.raises(DiffbenchError, match=r"figures need matplotlib: pip install 'diffbench\[notebooks\]'"):
+        exports.write(run, ["svg"])
+
+
+def test_a_folder_that_lacks_a_file_is_said(run):
+    (run / "matrix.json").write_text("{")
+    with pytest.raises(DiffbenchError, match=r"matrix\.json cannot be read: .*; running the matrix again writes it anew"):
+        exports.write(run, ["md"])
 
 
 def test_tables_follow_the_matrix(tmp_path):
@@ -228,14 +241,6 @@ def test_the_command(run):
     assert done.exit_code == 0 and "results.csv" in done.output and "cost.ipynb" in done.output
     nothing = CliRunner().invoke(command.command, [str(run)])
     assert nothing.exit_code == 2 and "--format md|latex|csv|parquet|svg|pdf" in nothing.output
-
-
-@pytest.mark.slow
-def test_notebooks_travel_in_the_wheel(tmp_path):
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, check=True, capture_output=True, timeout=120)
-    (wheel,) = tmp_path.glob("*.whl")
-    inside = {name.removeprefix("diffbench/report/notebooks/") for name in zipfile.ZipFile(wheel).namelist() if name.startswith("diffbench/report/notebooks/")}
-    assert inside == {*exports.MODULES, *(f"{name}.ipynb" for name in exports.notebooks())}
 
 
 @pytest.mark.slow
