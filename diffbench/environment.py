@@ -24,8 +24,9 @@ GIT_SECONDS = 2.0                     # a working tree that takes longer to look
 
 # Variables of other libraries that choose kernels, their order of summation, their precision or the devices they see.
 CHOOSING = re.compile(r"(ATEN|CUBLAS|CUDA|CUDNN|DNNL|GOMP|KMP|MKL|NCCL|OMP|ONEDNN|OPENBLAS|PYTORCH|TORCH)_\w+|NVIDIA_TF32_OVERRIDE|PYTHONHASHSEED")
-# Of those, what changes no number: a worker is given its own, or it says where things lie, and what lies there is hashed.
-WITHOUT_EFFECT = re.compile(r"(OMP|OPENBLAS|MKL)_NUM_THREADS|CUDA_VISIBLE_DEVICES|PYTHONHASHSEED|DIFFBENCH_\w+|[A-Z]+_(\w+_)?(HOME|PATH|DIR|VERSION)")
+# Of those, what changes no number: a worker is given its own, or it says how threads wait, or where things lie, and what lies there is hashed.
+WITHOUT_EFFECT = re.compile(r"(OMP|OPENBLAS|MKL)_NUM_THREADS|OMP_WAIT_POLICY|GOMP_SPINCOUNT|KMP_BLOCKTIME|CUDA_VISIBLE_DEVICES|PYTHONHASHSEED|DIFFBENCH_\w+|"
+                            r"[A-Z]+_(\w+_)?(HOME|PATH|DIR|VERSION)")
 # Packages that read, check and show, and compute nothing; and ours, of which the keys of stages tell more than its version.
 SILENT = re.compile(r"diffbench|annotated-types|click|cloudpickle|colorama|filelock|fsspec|importlib-metadata|jinja2|joblib|lazy-importer|lightning-utilities|"
                     r"markdown-it-py|markupsafe|mdurl|mpmath|narwhals|networkx|packaging|pandas|pluggy|pyarrow|pydantic|pydantic-core|pygments|python-dateutil|"

@@ -159,7 +159,7 @@ def test_variables_are_ours_and_those_that_choose_kernels_and_no_secret_is_told(
 
 @pytest.mark.parametrize(("part", "name", "value", "is_decisive"), [
     ("packages", "torch", "1.0", True), ("packages", "nvidia-cublas", "1.0", True), ("packages", "stranger", "1.0", True), ("packages", "click", "1.0", False),
-    ("packages", "diffbench", "9", False), ("variables", "MKL_CBWR", "AVX2", True), ("variables", "OMP_NUM_THREADS", "64", False),
+    ("packages", "diffbench", "9", False), ("variables", "MKL_CBWR", "AVX2", True), ("variables", "OMP_NUM_THREADS", "64", False), ("variables", "OMP_WAIT_POLICY", "passive", False),
     ("variables", "DIFFBENCH_HOME", "/z", False), ("variables", "PYTHONHASHSEED", "5", False), ("variables", "CUDA_HOME", "/z", False),
     ("settings", "mkldnn", "other", True), ("git", "project", "other", False), ("request", "jobs", 64, False),
 ])
