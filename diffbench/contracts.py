@@ -105,11 +105,12 @@ class NoiseSchedule(Component):
     def prepare(self, times: Tensor) -> None:
         """Works out the levels at these times together, so that a loop over them finds each remembered."""
         for level in _levels(self, times.double()):
-            _remember(self, level.t, level)
+            _remember(self, float(level.t), level)
 
     def scales(self, t: float) -> tuple[float, float]:
         """(alpha, sigma) at one time, as floats."""
-        return float(self.at(t).alpha), float(self.at(t).sigma)
+        _, alpha, sigma, *_ = self.at(t)
+        return float(alpha), float(sigma)
 
     def rates(self, t: float) -> tuple[float, float]:
         """(f, g²) at one time, as floats."""

@@ -134,7 +134,7 @@ def _device(then: _Then) -> str:
         raise DiffbenchError(f"cell {then.row.cell_id} of {then.folder} was made on {device!r}, and the same device is needed: {error}") from None
 
 
-def _workers(then: _Then, request: Mapping[str, Any], threads: int | None) -> dict[str, int]:
+def _workers(then: _Then, request: Mapping[str, Any], threads: int | None) -> dict[str, Any]:
     """How many workers at once, or how many threads for each, so that every stage has as many as then."""
     record = then.row.record
     if threads is None and request.get("threads", 0) is None and record["device"] == "cpu" and record.get("cores") == cores():
