@@ -1,8 +1,8 @@
 """Standard normal noise as a function of (seed, step, draw) and nothing else.
 
 A counter-based generator computed with tensor operations: the noise of a sample is the same in every batch, order and number of devices,
-and no Python loop runs over samples. It is SplitMix64: word i of a stream is mix(key + (i + 1) gamma), which asks for two multiplications where
-Philox 4x32 asks for twenty. Streams start at hashed places of one cycle of 2^64 words. Of m streams of L words about m² L/2^64 pairs meet: in 50,000
+and no Python loop runs over samples. It is SplitMix64: word i of a stream is mix(key + (i + 1) gamma), two multiplications for 64 bits where
+Philox 4x32-10 makes ten. Streams start at hashed places of one cycle of 2^64 words. Of m streams of L words about m² L/2^64 pairs meet: in 50,000
 samples of 3x32x32 over 1,000 steps it is one pair in five such runs, and what meets is the noise of one step of either sample, shifted.
 Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", OOPSLA, figures 16 and 17; mix is Stafford's variant 13.
 """
