@@ -19,6 +19,7 @@ COMMANDS = {
     "show": ("diffbench.cli.show", "Show one component: options, meaning, source, origin."),
     "check": ("diffbench.cli.check", "Run the conformance suite on components or packages."),
     "compare": ("diffbench.cli.compare", "Say which of two rows or runs is better, and whether the data can tell."),
+    "bench": ("diffbench.cli.bench", "Time every component and the harness, or guard them against getting slower."),
     "export": ("diffbench.cli.export", "Write a run, with its artefacts, into one archive."),
     "import": ("diffbench.cli.import_", "Unpack an archive of a run; everything is verified first."),
     "gc": ("diffbench.cli.gc", "Remove from the store what no run names any more."),
