@@ -5,6 +5,8 @@ Making the list imports no component. A case is prepared on a device, which may 
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +44,7 @@ class Case:
 
 
 Maker = Callable[[Registry, Ref], Iterator[Case]]
+JOINING = ("and", "or", "not", "(", ")")
 SUITES = ("scheduler", "backbone", "conditioning", "objective", "dataset", "extractor", "frechet", "training", "sampling", "plan", "store", "run")
 
 
@@ -64,18 +67,32 @@ def cases(registry: Registry, suites: Iterable[str] = (), expression: str = "") 
 
 
 def chooser(expression: str) -> Callable[[str], bool]:
-    """Whether a name fits words joined by `and`, `or`, `not` and brackets; a word fits where it is part of the name. Everything fits ""."""
-    import re
-
-    tokens = re.findall(r"[()]|[^\s()]+", expression)
-    if not tokens:
-        return lambda name: True
-    code = " ".join(token if token in ("and", "or", "not", "(", ")") else f"({token!r} in name)" for token in tokens)
+    """Whether a name fits phrases joined by `and`, `or`, `not` and brackets; a phrase fits where it is part of the name. Everything fits ""."""
+    tokens: list[str] = []
+    for word in re.findall(r"[()]|[^\s()]+", expression):
+        if word in JOINING:
+            tokens.append(word)
+        elif tokens and tokens[-1] not in JOINING:
+            tokens[-1] += f" {word}"                      # '10 steps' is one phrase
+        else:
+            tokens.append(word)
     try:
-        compiled = compile(code, "-k", "eval")
-    except SyntaxError:
-        raise DiffbenchError(f"-k: expected words joined by 'and', 'or', 'not' and brackets, such as \"ddim and not backward\", got {expression!r}") from None
-    return lambda name: bool(eval(compiled, {"__builtins__": {}}, {"name": name}))  # of literals, keywords and brackets alone
+        tree = ast.parse(" ".join(token if token in JOINING else repr(token) for token in tokens) or "''", mode="eval").body
+        _fits(tree, "")
+    except (SyntaxError, KeyError):
+        raise DiffbenchError(f"-k: expected phrases joined by 'and', 'or', 'not' and brackets, such as \"ddim and not backward\", got {expression!r}") from None
+    return lambda name: _fits(tree, name)
+
+
+def _fits(tree: ast.expr, name: str) -> bool:
+    """KeyError for a tree that is no expression of phrases."""
+    if isinstance(tree, ast.Constant):
+        return tree.value in name
+    if isinstance(tree, ast.UnaryOp):
+        return not _fits(tree.operand, name)
+    if isinstance(tree, ast.BoolOp):
+        return (all if isinstance(tree.op, ast.And) else any)([_fits(part, name) for part in tree.values])
+    raise KeyError(type(tree).__name__)
 
 
 def make(registry: Registry, ref: Ref) -> Any:
