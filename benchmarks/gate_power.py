@@ -34,7 +34,7 @@ def trial(expression: str, pairs: int, slowed: float) -> dict[str, Any]:
 
 
 def _case(v: Verdict) -> dict[str, Any]:
-    return {"case": v.name, "ratio": v.ratio, "p": v.p_slower, "verdict": v.word, "there_seconds": v.there_seconds}
+    return {"case": v.name, "clock": v.clock, "ratio": v.ratio, "p": v.p_slower, "verdict": v.word, "there_seconds": v.there_seconds}
 
 
 def table(trials: list[dict[str, Any]]) -> str:

@@ -33,6 +33,7 @@ class Verdict:
     """What the laps of one case say."""
 
     name: str
+    clock: str                        # "wall", or "processor": the time the process had a processor
     there_seconds: float              # median of all laps, of one run
     here_seconds: float
     ratio: float                      # here over there: above 1 is slower
@@ -54,18 +55,25 @@ class Verdict:
         return "slower" if self.is_slower else "faster" if self.is_faster else "no difference found"
 
 
-def judge(measured: dict[str, list[Laps]], threshold: float = THRESHOLD, cases: int | None = None) -> list[Verdict]:
-    """A verdict for each case, in order; `measured` holds the laps of each pair of processes, `cases` is how many the p-values are adjusted for."""
-    differences = {name: [math.log(b / a) for laps in pairs for a, b in zip(laps.there, laps.here, strict=True)] for name, pairs in measured.items()}
-    slower = holm([signed_rank_p(d) for d in differences.values()], cases)
-    faster = holm([signed_rank_p([-x for x in d]) for d in differences.values()], cases)
-    verdicts = []
-    for (name, pairs), p_slower, p_faster in zip(measured.items(), slower, faster, strict=True):
+def judge(measured: dict[tuple[str, str], list[Laps]], threshold: float = THRESHOLD) -> list[Verdict]:
+    """A verdict for each case, in order; `measured` holds, by case and clock, the laps of each pair of processes.
+
+    A case that differs by one clock differs. The processor's is told where there is no more to say: on a busy machine it is the steadier one, and only the
+    wall's sees a process wait.
+    """
+    differences = {key: [math.log(b / a) for laps in pairs for a, b in zip(laps.there, laps.here, strict=True)] for key, pairs in measured.items()}
+    slower = holm([signed_rank_p(d) for d in differences.values()])
+    faster = holm([signed_rank_p([-x for x in d]) for d in differences.values()])
+    verdicts: dict[str, Verdict] = {}
+    for ((name, clock), pairs), p_slower, p_faster in zip(measured.items(), slower, faster, strict=True):
         ratios = tuple(laps.ratio for laps in pairs)
-        verdicts.append(Verdict(
-            name=name, ratio=statistics.median(ratios), ratios=ratios, p_slower=p_slower, p_faster=p_faster, threshold=threshold,
-            there_seconds=statistics.median(s for laps in pairs for s in laps.there), here_seconds=statistics.median(s for laps in pairs for s in laps.here)))
-    return verdicts
+        found = Verdict(
+            name=name, clock=clock, ratio=statistics.median(ratios), ratios=ratios, p_slower=p_slower, p_faster=p_faster, threshold=threshold,
+            there_seconds=statistics.median(s for laps in pairs for s in laps.there), here_seconds=statistics.median(s for laps in pairs for s in laps.here))
+        before = verdicts.get(name)
+        if before is None or (found.is_slower, found.is_faster, found.clock == "processor") > (before.is_slower, before.is_faster, False):
+            verdicts[name] = found
+    return list(verdicts.values())
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:
@@ -82,22 +90,18 @@ def signed_rank_p(differences: Sequence[float]) -> float:
         doubled += [2 * first + 1 + equal] * equal
     observed = sum(rank for d, rank in zip(kept, doubled, strict=True) if d > 0)
     # The coefficient of x^w in the product of (1 + x^rank) is the number of sign patterns with that sum: a polynomial packed into one integer.
-    bits = len(kept) + 1
+    width = len(kept) // 8 + 1                            # bytes of a coefficient, which is at most 2^n
     patterns = 1
     for rank in doubled:
-        patterns += patterns << (rank * bits)
-    above, mask, total = patterns >> (observed * bits), (1 << bits) - 1, 0
-    while above:
-        total += above & mask
-        above >>= bits
-    return total / 2 ** len(kept)
+        patterns += patterns << (8 * rank * width)
+    packed = patterns.to_bytes((sum(doubled) + 1) * width, "little")
+    return sum(int.from_bytes(packed[w * width : (w + 1) * width], "little") for w in range(observed, sum(doubled) + 1)) / 2 ** len(kept)
 
 
-def holm(ps: Sequence[float], count: int | None = None) -> list[float]:
-    """p-values adjusted for `count` tests, as many as there are where it is None (Holm 1979): below a level, all that are can be said at that level."""
-    count = len(ps) if count is None else count
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values adjusted for how many there are (Holm 1979): all that are below a level then can be said together at that level."""
     adjusted, largest = [0.0] * len(ps), 0.0
     for position, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        largest = max(largest, min(1.0, (count - position) * ps[index]))
+        largest = max(largest, min(1.0, (len(ps) - position) * ps[index]))
         adjusted[index] = largest
     return adjusted

@@ -21,11 +21,12 @@ from diffbench.benching.gate import Laps
 from diffbench.errors import DiffbenchError
 
 LAP_SECONDS = 0.02                    # the shortest lap; shorter ones would time the operating system
-LAPS = 12                             # of each version, in each pair of processes
+LAPS = 20                             # of each version, in each pair of processes
 LAPS_LONG = 5                         # of cases of which LAPS would take longer than CASE_SECONDS
 CASE_SECONDS = 10.0
 WARM = 2                              # laps that do not count
 RUNS_MOST = 20_000                    # in one lap
+CLOCKS = ("wall", "processor")        # the second says nothing of a GPU, and of threads only how much they spin
 
 CHILD = Path(__file__).with_name("child.py")
 
@@ -52,9 +53,9 @@ class Asked:
 
 @dataclass(kw_only=True)
 class Found:
-    """What was measured: by case, the laps of each pair of processes; and why others were not."""
+    """What was measured: by case and clock, the laps of each pair of processes; and why others were not."""
 
-    laps: dict[str, list[Laps]] = field(default_factory=dict)
+    laps: dict[tuple[str, str], list[Laps]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
 
@@ -81,38 +82,44 @@ def measure(there: Version, here: Version, asked: Asked, pairs: int, *, only: Se
             for name in shared:
                 if name in found.left_out or (only is not None and name not in only):
                     continue
-                reason = _turns(name, one, other, found, pair, slowed)
+                reason = _turns(name, one, other, found, pair, asked, slowed)
                 if reason:
                     found.left_out[name] = reason
         say(f"pair {pair + 1} of {pairs} measured")
-    for name in found.left_out:
-        found.laps.pop(name, None)
+    found.laps = {(name, clock): laps for (name, clock), laps in found.laps.items() if name not in found.left_out}
     return found
 
 
-def _turns(name: str, one: Child, other: Child, found: Found, pair: int, slowed: float) -> str | None:
+def _turns(name: str, one: Child, other: Child, found: Found, pair: int, asked: Asked, slowed: float) -> str | None:
     """One case in one pair of processes; why it cannot be measured, or None."""
     first = []
     for child in (one, other):
         answer = child.ask(do="prepare", case=name)
         if "why" in answer:
             return f"in {child.version.name}: {answer['why']}"
-        first.append(answer["seconds"])
-    runs = min(RUNS_MOST, math.ceil(LAP_SECONDS / max(min(first), 1e-7)))
+        first.append(answer["wall"])
+    runs = _runs(min(first))
     long = runs == 1 and LAPS * max(first) > CASE_SECONDS
-    seconds: dict[Child, list[float]] = {one: [], other: []}
+    seconds: dict[tuple[Child, str], list[float]] = {(child, clock): [] for child in (one, other) for clock in CLOCKS}
     for lap in range((LAPS_LONG if long else LAPS) + WARM):
         # Who begins alternates, within a pair of processes and between pairs: what comes second finds other caches.
         for child in (one, other) if (lap + pair) % 2 == 0 else (other, one):
-            done = max(1, round(runs * slowed)) if child is other else runs
-            answer = child.ask(do="lap", runs=done)
+            answer = child.ask(do="lap", runs=max(1, round(runs * slowed)) if child is other else runs)
             if "why" in answer:
                 return f"in {child.version.name}: {answer['why']}"
-            seconds[child].append(answer["seconds"] / runs)
+            for clock in CLOCKS:
+                seconds[child, clock].append(answer[clock] / runs)
         if lap == 0 and not long:                         # the first runs are slow: by now it is known what a run takes
-            runs = min(RUNS_MOST, max(1, math.ceil(LAP_SECONDS / max(min(s[0] for s in seconds.values()), 1e-7))))
-    found.laps.setdefault(name, []).append(Laps(there=tuple(seconds[one][WARM:]), here=tuple(seconds[other][WARM:])))
+            runs = _runs(min(seconds[child, "wall"][0] for child in (one, other)))
+    for clock in CLOCKS if asked.device == "cpu" and asked.threads == 1 else CLOCKS[:1]:
+        laps = Laps(there=tuple(seconds[one, clock][WARM:]), here=tuple(seconds[other, clock][WARM:]))
+        found.laps.setdefault((name, clock), []).append(laps)
     return None
+
+
+def _runs(seconds: float) -> int:
+    """How many runs make a lap."""
+    return min(RUNS_MOST, math.ceil(LAP_SECONDS / max(seconds, 1e-7)))
 
 
 def _same_machine(one: Child, other: Child) -> None:

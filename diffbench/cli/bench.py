@@ -83,20 +83,20 @@ def _against(revision: str, asked: Asked, pairs: int, threshold: float, as_json:
         click.echo(json.dumps({"there": there.name, "environment": how, "machine": found.machine, "threshold": threshold, "pairs": pairs,
                                "cases": [_as_data(v) for v in verdicts], "left_out": found.left_out}))
     else:
-        click.echo(_table(["case", there.name, "this version", "ratio", "by pair", "p", "verdict"], [_line(v) for v in verdicts]))
+        click.echo(_table(["case", "clock", there.name, "this version", "ratio", "by pair", "p", "verdict"], [_line(v) for v in verdicts]))
         _reasons(found.left_out)
         click.echo(f"\n{len(slower)} of {len(verdicts)} cases slower; ratio above {threshold:g}, both times it was measured. {_machine(found.machine)}")
     return 1 if slower else 0
 
 
 def _as_data(v: Verdict) -> dict[str, Any]:
-    return {"case": v.name, "there_seconds": v.there_seconds, "here_seconds": v.here_seconds, "ratio": v.ratio, "ratios": list(v.ratios),
+    return {"case": v.name, "clock": v.clock, "there_seconds": v.there_seconds, "here_seconds": v.here_seconds, "ratio": v.ratio, "ratios": list(v.ratios),
             "p_slower": v.p_slower, "p_faster": v.p_faster, "verdict": v.word}
 
 
 def _line(v: Verdict) -> list[str]:
     by_pair = f"{min(v.ratios):.3f} to {max(v.ratios):.3f}"
-    return [v.name, _shown(v.there_seconds), _shown(v.here_seconds), f"{v.ratio:.3f}", by_pair, f"{min(v.p_slower, v.p_faster):.2g}", v.word]
+    return [v.name, v.clock, _shown(v.there_seconds), _shown(v.here_seconds), f"{v.ratio:.3f}", by_pair, f"{min(v.p_slower, v.p_faster):.2g}", v.word]
 
 
 def _counted(path: Path, asked: Asked, update: bool, as_json: bool) -> int:
