@@ -3,7 +3,7 @@
     python benchmarks/gate_power.py --trials 40 --slowed 1.0 1.05 1.1 1.2 --to trials.jsonl     # adds trials to the file
     python benchmarks/gate_power.py --trials 0 --to trials.jsonl                                # the table of all trials in it
 
-A trial is a whole comparison of this checkout with itself, processes and second measurement included. The slowed version does its work 1.05 times as
+A trial is a whole comparison of this checkout with itself, second measurement included, in processes drawn from a pool. The slowed version does its work 1.05 times as
 often in each lap that the other does it once: exactly 5 % slower, with its own noise. Beside the gate: what a stored time would say, the later of any
 two trials 5 % above the earlier.
 """
@@ -11,25 +11,45 @@ two trials 5 % above the earlier.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import random
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from diffbench.benching import other_version
 from diffbench.benching.gate import THRESHOLD, Verdict
-from diffbench.benching.pairs import Asked
+from diffbench.benching.pairs import Asked, Child, Start, Version, started
 from diffbench.benching.twice import compare
 from diffbench.uncertainty import wilson
 
-CHEAP = "8x8 and (ddim or heun or pndm or unipc)"
+CHEAP = "8x8 and (ddim or pndm)"
+POOL = 12                             # processes from which the trials draw theirs: starting them is most of a trial's time
 
 
-def trial(expression: str, pairs: int, slowed: float) -> dict[str, Any]:
+@contextlib.contextmanager
+def pool(asked: Asked) -> Iterator[Start]:
+    """A way to have a process: one of POOL that is not in use, drawn at random; cases are prepared in it anew."""
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(started(other_version.here(), asked)) for _ in range(POOL)]
+
+        @contextlib.contextmanager
+        def start(version: Version, asked: Asked) -> Iterator[Child]:
+            child = free.pop(random.randrange(len(free)))
+            try:
+                yield child
+            finally:
+                free.append(child)
+        yield start
+
+
+def trial(asked: Asked, pairs: int, slowed: float, start: Start) -> dict[str, Any]:
     """One comparison, as a line of the file."""
     here = other_version.here()
-    verdicts, found = compare(here, here, Asked(suites=("scheduler",), expression=expression), pairs, THRESHOLD, slowed=slowed)
+    verdicts, found = compare(here, here, asked, pairs, THRESHOLD, slowed=slowed, start=start)
     return {"slowed": slowed, "pairs": pairs, "machine": found.machine, "cases": [_case(v) for v in verdicts]}
 
 
@@ -68,10 +88,13 @@ if __name__ == "__main__":
     parser.add_argument("-k", dest="expression", default=CHEAP)
     parser.add_argument("--to", type=Path, default=Path("trials.jsonl"))
     asked = parser.parse_args()
-    for _, share in itertools.product(range(asked.trials), asked.slowed):
-        line = trial(asked.expression, asked.pairs, share)
-        with open(asked.to, "a") as out:
-            out.write(json.dumps(line) + "\n")
+    what = Asked(suites=("scheduler",), expression=asked.expression)
+    if asked.trials:
+        with pool(what) as start:
+            for _, share in itertools.product(range(asked.trials), asked.slowed):
+                line = trial(what, asked.pairs, share, start)
+                with open(asked.to, "a") as out:
+                    out.write(json.dumps(line) + "\n")
     done = [json.loads(line) for line in asked.to.read_text().splitlines()]
     machines = {json.dumps(one["machine"]) for one in done}
     if len(machines) > 1:

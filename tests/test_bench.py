@@ -105,7 +105,7 @@ class TestTwice:
     def compare(self, monkeypatch, first, second):
         asked_again = []
 
-        def measure(there, here, asked, pairs, only=None, slowed=1.0, say=None):
+        def measure(there, here, asked, pairs, only=None, **more):
             asked_again.append(only)
             chosen = first if only is None else {name: second[name] for name in only}
             return Found(laps={(name, "wall"): [laps(ratio, 10 * i + len(asked_again)) for i in range(3)] for name, ratio in chosen.items()})

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,16 @@ class Found:
 
 
 def measure(there: Version, here: Version, asked: Asked, pairs: int, *, only: Sequence[str] | None = None, slowed: float = 1.0,
-            say: Callable[[str], None] = lambda text: None) -> Found:
+            say: Callable[[str], None] = lambda text: None, start: Start | None = None) -> Found:
     """The laps of every case that both versions have.
 
     only: names of cases to be measured, all where None. slowed: how many times as much `here` does in each lap, to see what would be found.
-    Raises DiffbenchError where a version does not start, or the two do not run on the same torch and interpreter.
+    start: how a process of a version is had; a fresh one where None. Raises DiffbenchError where a version does not start, or the two do not run on the same
+    torch and interpreter.
     """
-    found = Found()
+    found, start = Found(), start or started
     for pair in range(pairs):
-        with _started(there, asked) as one, _started(here, asked) as other:
+        with start(there, asked) as one, start(here, asked) as other:
             _same_machine(one, other)
             found.machine = other.facts["machine"]
             shared = [name for name in other.facts["cases"] if name in one.facts["cases"]]
@@ -150,8 +152,11 @@ class Child:
         return json.loads(line)
 
 
+Start = Callable[[Version, Asked], AbstractContextManager[Child]]
+
+
 @contextlib.contextmanager
-def _started(version: Version, asked: Asked) -> Iterator[Child]:
+def started(version: Version, asked: Asked) -> Iterator[Child]:
     """A process in a folder of its own, told to begin."""
     with tempfile.TemporaryDirectory(prefix="diffbench-bench-") as folder:
         path = os.pathsep.join((*version.path, *filter(None, [os.environ.get("PYTHONPATH")])))
