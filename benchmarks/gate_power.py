@@ -3,9 +3,9 @@
     python benchmarks/gate_power.py --trials 40 --slowed 1.0 1.05 1.1 1.2 --to trials.jsonl     # adds trials to the file
     python benchmarks/gate_power.py --trials 0 --to trials.jsonl                                # the table of all trials in it
 
-A trial is a whole comparison of this checkout with itself, second measurement included, in processes drawn from a pool. The slowed version does its work 1.05 times as
-often in each lap that the other does it once: exactly 5 % slower, with its own noise. Beside the gate: what a stored time would say, the later of any
-two trials 5 % above the earlier.
+A trial is a whole comparison of this checkout with itself, second measurement included, in processes drawn from a pool. The slowed version does its work
+1.05 times as often in each lap that the other does it once: exactly 5 % slower, with its own noise. Beside the gate: what a stored time would say, the later
+of any two trials 5 % above the earlier.
 """
 
 from __future__ import annotations
