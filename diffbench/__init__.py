@@ -18,7 +18,7 @@ _HOMES = {
         "Signals", "Split", "TrainedModel", "silent",
     ),
     "diffbench.discrete": ("DiscreteNoiseSchedule",),
-    "diffbench.transitions": ("Posterior", "pixel_log_likelihood", "posterior", "step_divergence"),
+    "diffbench.transitions": ("Posterior", "pixel_log_likelihood", "posterior", "step_divergence", "weighted_sum"),
     "diffbench.likelihood": ("Bound", "Flow", "draw_visits", "flow_likelihood", "flow_log_density", "image_seeds", "variational_bound"),
     "diffbench.options": ("Options", "incidental_option", "sampling_option"),
     "diffbench.errors": ("BrokenComponent", "DataError", "DiffbenchError", "Diverged", "MatrixError", "OptionError", "UnknownComponent"),
@@ -32,6 +32,7 @@ _HOMES = {
     "diffbench.weights": ("Published",),
     "diffbench.matrix": ("Cell",),
     "diffbench.api": ("plan", "run"),
+    "diffbench.repeating": ("rerun",),
     "diffbench.results": ("load",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -8,22 +8,25 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from diffbench import finished, interrupts, tracking
+from diffbench import columns, finished, interrupts, selection, tracking
 from diffbench import matrix as matrices
 from diffbench.claims import Claims, sweep
 from diffbench.engine import Engine, Watcher
+from diffbench.environment import FILE as ENVIRONMENT
+from diffbench.environment import environment, files_of, git_commit, without_secrets
 from diffbench.errors import DiffbenchError
 from diffbench.events import EventLog
 from diffbench.graph import make_plan
 from diffbench.launchers import Launcher
-from diffbench.machine import environment, git_commit
+from diffbench.machine import fingerprint
 from diffbench.observers import Observers
 from diffbench.planning import Plan, describe_cell
 from diffbench.registry import Registry, load_registry
-from diffbench.results import COLUMNS, Rows, of_real_images, write_tables
+from diffbench.results import Rows, of_real_images, write_tables
 from diffbench.specs import label
 from diffbench.store import Store, write_atomically
 
@@ -74,13 +77,16 @@ def execute(made: Plan, *, out: str | Path | None = None, jobs: int | None = Non
     """
     open_launcher = made.registry.launcher(launcher)
     make_launcher = make_launcher or (lambda: open_launcher(made.device))
+    # What `rerun` needs besides the matrix and the plan; what is in those is not said twice.
+    request = {"device": made.device, "smoke": smoke, "launcher": without_secrets(launcher), "jobs": jobs, "threads": threads,
+               "plugins": files_of(plugins or [])}
     store, folder, watchers = store or Store.default(), run_folder(made, out, smoke), watchers or []
     with tracking.loaded(made.registry, [*made.matrix.run.trackers, *trackers]):
         store.prepare()
         _prepare(folder)
         with _alone_in(folder, wait) as check:
             started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-            _describe_run(made, folder)
+            _describe_run(made, folder, request)
             store.register_run(folder, made.needed())     # before any work: what is being made is named by a run
             with EventLog(folder, warn=lambda text: _note(watchers, text)) as log, \
                     Observers(made.registry, folder, note=lambda text: _note([log, *watchers], text)) as observers:
@@ -132,9 +138,12 @@ def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) 
 
     if not rows.written:
         return
-    table = write_tables(folder)
+    meaning, asked = columns.describe(made, store, engine), made.matrix.report.baseline
+    table = write_tables(folder, meaning)
+    wanted = selection.conditions(asked) if asked else []
+    baseline = frozenset(p.cell_id for p in made.cells if wanted and selection.meets(selection.named(describe_cell(p.cell, made.names)), wanted))
     facts = tables.Facts(name=made.matrix.name, floors=of_real_images(made.floors, store, engine), copies=of_real_images(made.copies, store, engine),
-                         machine=environment(made.device)["machine"])
+                         machine=fingerprint(made.device), columns=meaning, records=rows.written, baseline=baseline)
     tables.write(folder, table, made.matrix.report.rows, made.matrix.report.columns, facts)
     for planned in made.cells:
         outcome = engine.outcomes.get(planned.stages.get("sample", ""))
@@ -177,27 +186,18 @@ def _alone_in(folder: Path, wait: bool) -> Iterator[Callable[[], None]]:
 def _facts(made: Plan, started: str) -> dict[str, Any]:
     import torch
 
-    packages = environment(made.device)["packages"]
-    return {"device": made.device, "torch": str(torch.__version__), "diffbench": packages["diffbench"], "energy_joules": None,
+    return {"device": made.device, "torch": str(torch.__version__), "diffbench": metadata.version("diffbench"), "energy_joules": None,
             "git_commit": git_commit(Path(__file__).parent), "started_at": started}
 
 
-def _directions(made: Plan) -> dict[str, bool]:
-    """Which columns are better higher, and which lower."""
-    known = {"train_images_per_second": True, "sample_images_per_second": True, "seconds_per_nfe": False, "peak_memory_bytes": False}
-    for metric in made.matrix.metrics:
-        known |= {metric.column(made.matrix.extractor): metric.higher_is_better, **metric.directions}
-    return known
-
-
-def _describe_run(made: Plan, folder: Path) -> None:
+def _describe_run(made: Plan, folder: Path, request: dict[str, Any]) -> None:
     """The matrix, its plan and the environment, beside the results."""
     registry = made.registry
     cells = [{"cell_id": p.cell_id, "skipped": p.skipped, "stages": p.stages, "cell": describe_cell(p.cell, made.names)} for p in made.cells]
     content = {"summary": made.summary(), "cells": cells, "extractor": label(made.matrix.extractor, registry), "stages": {
         key: {"name": s.name, "label": s.label, "parents": s.parents} for key, s in made.needed().items()}}
-    facts = environment(made.device)
+    facts = environment(made.device, request=request, matrix=made.matrix.path, is_deterministic=made.matrix.run.deterministic)
     for more in registry.answers("diffbench_environment"):
         facts |= more
-    for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), ("environment.json", facts), (COLUMNS, _directions(made))):
+    for name, data in (("matrix.json", made.matrix.document), ("plan.json", content), (ENVIRONMENT, facts)):
         write_atomically(folder / name, json.dumps(data, indent=None if name == "plan.json" else 1).encode())       # a plan may be long

@@ -27,6 +27,8 @@ class Classifier(nn.Module):
     GroupNorm, not BatchNorm: training and evaluation compute the same, and no image depends on its batch.
     """
 
+    image_shape: Tensor               # int64 [3]
+
     def __init__(self, image_shape: tuple[int, int, int], classes: int, width: int = 64):
         super().__init__()
         channels, height, breadth = image_shape
@@ -101,7 +103,7 @@ def fit_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, devi
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)                          # torch.manual_seed would move CUDA's generators too
-        model = Classifier(tuple(images.shape[1:]), classes, width)
+        model = Classifier(_image_shape(images), classes, width)
     model.to(device)
     shown, wanted = images.to(device), labels.to(device)
     steps = steps_for(len(images)) if steps is None else steps
@@ -128,6 +130,8 @@ class NoisyClassifier(nn.Module):
 
     It sees x_t at unit variance and log(sigma/alpha) as sines and cosines; inputs are differentiable.
     """
+
+    waves: Tensor                     # float [LEVEL_WAVES]
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int, schedule: NoiseSchedule, width: int = 128):
         super().__init__()
@@ -170,7 +174,7 @@ def fit_noisy_classifier(images: Tensor, labels: Tensor, classes: int, schedule:
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = NoisyClassifier(tuple(images.shape[1:]), classes, schedule)
+        model = NoisyClassifier(_image_shape(images), classes, schedule)
     model.to(device)
     shown, wanted = images.to(device), labels.to(device)
     steps = 3 * steps_for(len(images)) if steps is None else steps
@@ -192,12 +196,17 @@ def fit_noisy_classifier(images: Tensor, labels: Tensor, classes: int, schedule:
         raise Diverged(f"the loss of the classifier of noised images is {float(loss)} after {steps} steps")
     model.requires_grad_(False).eval()
     with torch.no_grad():
-        t = schedule.time_of(math.exp(-2.0))
-        alpha, sigma = schedule.scales(t)
-        noised = alpha * _scaled(images) + sigma * torch.randn(images.shape, generator=generator)
-        seen = torch.cat([model(part.to(device), t).argmax(1).cpu() for part in noised.split(READ_BATCH)])
+        easy = schedule.time_of(math.exp(-2.0))
+        alpha_t, sigma_t = schedule.scales(easy)
+        noised = alpha_t * _scaled(images) + sigma_t * torch.randn(images.shape, generator=generator)
+        seen = torch.cat([model(part.to(device), easy).argmax(1).cpu() for part in noised.split(READ_BATCH)])
     accuracy = float((seen == labels.cpu()).double().mean())
     return model, {"train_accuracy": accuracy, "fit_steps": float(steps), "fit_seconds": time.perf_counter() - began}
+
+
+def _image_shape(images: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = images.shape
+    return channels, height, width
 
 
 def steps_for(count: int) -> int:

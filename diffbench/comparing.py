@@ -1,253 +1,263 @@
-"""Which of two rows is better, by how much, and whether these seeds can tell: paired differences with their intervals.
+"""What numbers over seeds say: a mean and how sure it is, whence the spread comes, and whether two rows differ. Never the best of several.
 
-Cells share their noise by the index of the sample, so what a seed adds to both sides of a difference cancels. Needs results only, no registry.
+A number has two seeds: of the training and of the sampling noise. All rows share the noise by sample index, so that differences are taken
+number by number: what both share falls out of them.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from diffbench.errors import DiffbenchError
-from diffbench.results import COLUMNS, LEADING, PROVENANCE, RECORDS, load
+import numpy
 
-if TYPE_CHECKING:
-    import pandas
-
-LEVEL = 0.05                          # of intervals and of what is called significant
-POWER = 0.80                          # of the smallest difference that is said to be resolvable
-IDENTITY = ("dataset", "extractor", "extractor_key", "reference_count", "sample_count")      # of a number: where these differ it is another metric
-NAMING = (*(c for c in LEADING if c not in ("cell_id", "status", "reason")), "noise_seed")
+CONFIDENCE = 0.95
+POWER = 0.80
+_NORMAL = 1.959963984540054           # standard normal, 97.5 %
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """B minus A in one column."""
+class Seeds(NamedTuple):
+    """Whence one number comes."""
 
-    column: str
-    higher_is_better: bool
-    a: float                          # mean over pairs, never the best
-    b: float
-    pairs: int
-    differences: tuple[float, ...]    # of each pair, in the order of their seeds
-    mean: float                       # of the differences; of a single pair without the bias of its samples
-    low: float                        # 95 % interval of `mean`, each column for itself
-    high: float
-    p: float                          # two-sided, of no difference; adjusted for the number of columns compared (Holm 1979)
-    resolvable: float                 # smallest true difference that would be called significant in 80 % of such comparisons
-    how: str                          # what the interval rests on
+    training: int
+    sampling: int
+
+
+class Number(NamedTuple):
+    """One number of one row, or the difference of two."""
+
+    value: float                      # as it is printed
+    debiased: float                   # without the bias of finitely many samples; equal to `value` where it has none
+    left_out: tuple[float, ...] = ()  # the number without each of 20 blocks of samples, or none
+    low: float = math.nan             # 95 % interval of `debiased`
+    high: float = math.nan
 
     @property
-    def is_worse(self) -> bool:
-        """Whether B is significantly worse than A."""
-        return self.p < LEVEL and (self.mean < 0) == self.higher_is_better and self.mean != 0
+    def standard_error(self) -> float:
+        """Of the finitely many samples: by the block jackknife, else half of the interval over 1.96, else NaN."""
+        if self.left_out:
+            return math.sqrt((len(self.left_out) - 1) * float(numpy.var(self.left_out)))
+        return (self.high - self.low) / (2 * _NORMAL)
+
+
+class Spread(NamedTuple):
+    """Variances between seeds, each estimated without bias and so perhaps slightly negative; NaN where these seeds do not tell."""
+
+    training: float = math.nan        # between trainings
+    sampling: float = math.nan        # between sampling seeds, the training held fixed
+    residual: float = math.nan        # what is left after both; only where the seeds are crossed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two sets of rows, pair by pair."""
+class Estimate:
+    """A mean over seeds, with its error, which is NaN where the data give none."""
 
-    a: str
-    b: str
-    differences: tuple[Difference, ...]
-    notes: tuple[str, ...]            # what is not compared and why, and what the reader should know
+    value: float                      # mean of the numbers as printed
+    debiased: float                   # mean of those without bias
+    standard_error: float             # of `debiased`
+    degrees: float                    # of freedom of that
+    low: float                        # 95 % interval of `debiased`; of a single row the one that its metric gives
+    high: float
+    design: str                       # "one", "together", "training", "sampling" or "crossed": see `design_of`
+    seeds: tuple[Seeds, ...]          # used
+    spread: Spread
 
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {"a": self.a, "b": self.b, "notes": list(self.notes),
-                "differences": [asdict(d) | {"is_worse": d.is_worse} for d in self.differences]}
+    @property
+    def half_width(self) -> float:
+        """The smallest difference from zero that this would have called significant."""
+        return t_quantile(self.degrees) * self.standard_error
 
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of "there is no difference from zero"; NaN where there is no interval."""
+        from scipy.special import stdtr
 
-class Run:
-    """The results of a run: its rows, and of each number the values without a block of samples."""
+        if self.standard_error == 0:
+            return 1.0 if self.debiased == 0 else 0.0
+        return float(2 * stdtr(self.degrees, -abs(self.debiased) / self.standard_error))
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self.rows = load(self.folder)
-        self.columns: dict[str, bool] = _json(self.folder / COLUMNS)             # column -> whether higher is better
-        self.machine = _json(self.folder / "environment.json").get("machine", {})
-        self.left_out: dict[str, dict[str, list[float]]] = {
-            path.stem: _json(path).get("left_out", {}) for path in (self.folder / RECORDS).glob("*.json")}
+    @property
+    def resolvable(self) -> float:
+        """The true difference that an experiment like this one finds significant in 80 of 100 repeats."""
+        from scipy.special import nctdtrinc
 
-    def select(self, what: str) -> pandas.DataFrame:
-        """The rows that are ok and that a cell id, its beginning, or conditions such as 'scheduler=ddim,steps=50' name."""
-        import pandas
+        return float(nctdtrinc(min(self.degrees, 1e6), 1 - POWER, t_quantile(self.degrees))) * self.standard_error
 
-        rows = self.rows
-        if "=" not in what:
-            found = rows[rows["cell_id"].str.startswith(what)]
-            if found["cell_id"].nunique() > 1:
-                raise DiffbenchError(f"{what!r} begins the ids of {len(found)} cells of {self.folder}: {', '.join(found['cell_id'].head(5))}; write more of it")
-        else:
-            found = rows
-            for condition in what.split(","):
-                name, _, value = (part.strip() for part in condition.partition("="))
-                if name not in rows.columns:
-                    raise DiffbenchError(f"{self.folder} has no column {name!r}; conditions are column=value, such as scheduler=ddim,steps=50")
-                number = pandas.to_numeric(found[name], errors="coerce")
-                is_equal = (number == _number(value)) if _number(value) is not None else found[name].astype(str) == value
-                found = found[is_equal]
-        if found.empty:
-            raise DiffbenchError(f"no cell of {self.folder} is {what!r}; `diffbench.load({str(self.folder)!r})` lists them")
-        ok = found[found["status"] == "ok"]
-        if ok.empty:
-            raise DiffbenchError(f"{what!r} names {len(found)} cells of {self.folder}, and none is ok: {found['reason'].iloc[0]}")
-        return ok
+    @property
+    def basis(self) -> str:
+        """What the interval rests on, in words."""
+        trainings, samplings = (len(set(s)) for s in zip(*self.seeds, strict=True))
+        if math.isnan(self.standard_error):
+            return "one number, no interval"
+        if self.design == "one":
+            return "block jackknife over samples" if math.isfinite(self.degrees) else "intervals of both shares, unpaired"
+        return {"together": f"{trainings} seeds", "training": f"{trainings} training seeds that share their noise, and the block jackknife over samples",
+                "sampling": f"{samplings} sampling seeds of one training", "crossed": f"{trainings} training x {samplings} sampling seeds"}[self.design]
 
 
-def compare(run: Run, a: str, b: str, *, other: Run | None = None, columns: Sequence[str] = ()) -> Comparison:
-    """B against A: both of one run, or A of `run` and B of `other`. columns: those to compare, by default all with a known direction."""
-    other = other or run
-    left, right = run.select(a), other.select(b)
-    pairs, factors = _pairs(left, right, same_run=other is run)
-    notes = [f"compared: {', '.join(factors)}"] if factors else []
-    if "train_key" in left and all(x["train_key"] == y["train_key"] for x, y in pairs):
-        notes.append("both sides share their trained networks: the difference is of sampling alone")
-    known = {**run.columns, **other.columns}
-    unknown = [c for c in columns if c not in known]
-    if unknown:
-        raise DiffbenchError(f"{', '.join(unknown)}: not a column with a known direction; known: {', '.join(sorted(known)) or 'none'}")
-    found, foreign = [], _differing(pairs, IDENTITY)
-    for column in columns or known:
-        measured = [(x, y) for x, y in pairs if column in x and column in y and not (_is_empty(x[column]) or _is_empty(y[column]))]
-        if not measured:
-            if columns:
-                raise DiffbenchError(f"{column} is not measured on both sides")
-            continue
-        is_speed = "per_second" in column or "seconds" in column
-        if is_speed and run.machine != other.machine:
-            notes.append(f"{column} is not compared: measured on different machines")
-            continue
-        if not is_speed and foreign:
-            raise DiffbenchError(f"{column} cannot be compared: {', '.join(foreign)} differ between the two sides, so it is another number")
-        found.append(_difference(column, known[column], measured, run, other))
-    if _differing(pairs, ("threads",)):
-        notes.append("not comparable to the bit: the numbers of threads differ")
-    notes.append(f"{len(found)} columns compared; p is adjusted for that (Holm), intervals are of each column for itself")
-    return Comparison(a=a, b=b, differences=tuple(_adjusted(found)), notes=tuple(notes))
+def estimate(numbers: Mapping[Seeds, Number]) -> Estimate:
+    """The mean of at least one number, by the design of its seeds.
 
-
-def compare_runs(run: Run, other: Run, columns: Sequence[str] = ()) -> Comparison:
-    """All cells that two runs have in common, B = `other` against A = `run`."""
-    return compare(run, "dataset=" + str(run.rows["dataset"].iloc[0]), "dataset=" + str(other.rows["dataset"].iloc[0]), other=other, columns=columns)
-
-
-def _pairs(left: pandas.DataFrame, right: pandas.DataFrame, *, same_run: bool) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[str]]:
-    """(rows that belong together, what differs between the two sides)."""
-    naming = [c for c in dict.fromkeys([*left.columns, *right.columns]) if (c in NAMING or "." in c) and c in left and c in right]
-    factors = [c for c in naming if left[c].map(str).nunique() == 1 == right[c].map(str).nunique() and str(left[c].iloc[0]) != str(right[c].iloc[0])]
-    keys = [c for c in naming if c not in factors]
-
-    def by_key(rows: pandas.DataFrame) -> dict[tuple[str, ...], dict[str, Any]]:
-        found: dict[tuple[str, ...], dict[str, Any]] = {}
-        for row in rows.to_dict("records"):
-            key = tuple(str(row[c]) for c in keys)
-            if key in found:
-                raise DiffbenchError(f"cells {found[key]['cell_id']} and {row['cell_id']} stand on the same side and differ in nothing that pairs them: "
-                                     f"name one side more narrowly")
-            found[key] = row
-        return found
-    a, b = by_key(left), by_key(right)
-    if same_run and not factors:
-        raise DiffbenchError("the two sides name the same cells, or differ in more than one value of an axis: give each side one value of what is compared")
-    both = sorted(a.keys() & b.keys())
-    if not both:
-        raise DiffbenchError(f"no cell of one side has a partner on the other that agrees in {', '.join(keys)}")
-    return [(a[key], b[key]) for key in both], [f"{c} {left[c].iloc[0]} (A) against {right[c].iloc[0]} (B)" for c in factors]
-
-
-def _difference(column: str, higher_is_better: bool, pairs: list[tuple[dict[str, Any], dict[str, Any]]], run: Run, other: Run) -> Difference:
-    from scipy.stats import t
-
-    differences = [float(y[column] - x[column]) for x, y in pairs]
-    if len(pairs) > 1:
-        mean, freedom = sum(differences) / len(pairs), len(pairs) - 1
-        error = math.sqrt(sum((d - mean) ** 2 for d in differences) / freedom / len(pairs))
-        how = f"spread over {len(pairs)} pairs"
-    else:
-        ours, theirs = (some.left_out.get(row["cell_id"], {}).get(column) for some, row in ((run, pairs[0][0]), (other, pairs[0][1])))
-        if not ours or not theirs:
-            return Difference(column=column, higher_is_better=higher_is_better, a=float(pairs[0][0][column]), b=float(pairs[0][1][column]), pairs=1,
-                              differences=tuple(differences), mean=differences[0], low=math.nan, high=math.nan, p=math.nan, resolvable=math.nan,
-                              how="one pair and no jackknife: nothing is known of its error")
-        blocks = [y - x for x, y in zip(ours, theirs, strict=True)]
-        centre, freedom = sum(blocks) / len(blocks), len(blocks) - 1
-        debiased = f"{column}_debiased"
-        mean = float(pairs[0][1][debiased] - pairs[0][0][debiased]) if debiased in pairs[0][0] and debiased in pairs[0][1] else differences[0]
-        error = math.sqrt(freedom / len(blocks) * sum((d - centre) ** 2 for d in blocks))
-        how = "one pair: paired jackknife over the samples, which share their noise"
-    half = float(t.ppf(1 - LEVEL / 2, freedom)) * error
-    p = float(2 * t.sf(abs(mean) / error, freedom)) if error > 0 else float(mean == 0)
-    return Difference(column=column, higher_is_better=higher_is_better, a=_mean([x[column] for x, _ in pairs]), b=_mean([y[column] for _, y in pairs]),
-                      pairs=len(pairs), differences=tuple(differences), mean=mean, low=mean - half, high=mean + half, p=p,
-                      resolvable=half + float(t.ppf(POWER, freedom)) * error, how=how)
-
-
-def _adjusted(found: list[Difference]) -> list[Difference]:
-    """Holm's step-down adjustment of p over the columns that have one."""
-    from dataclasses import replace
-
-    ranked = sorted((d for d in found if not math.isnan(d.p)), key=lambda d: d.p)
-    adjusted, highest = {}, 0.0
-    for rank, difference in enumerate(ranked):
-        highest = max(highest, min(1.0, difference.p * (len(ranked) - rank)))
-        adjusted[difference.column] = highest
-    return [replace(d, p=adjusted.get(d.column, d.p)) for d in found]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Standard deviations of a number, by where they come from; rows of training seeds crossed with sampling seeds."""
-
-    training: float
-    sampling: float
-    rest: float
-
-
-def spread(values: Sequence[Sequence[float]]) -> Spread:
-    """Variance components of a crossed design, values[training seed][sampling seed], at least 2 x 2; components below 0 are 0.
-
-    By mean squares of a two-way layout with random effects and one value a cell: E MS_training = rest² + s training², and so on.
-    Source: Searle, Casella & McCulloch 1992, "Variance Components", chapter 4.
+    "one": SE of the block jackknife, t(19). "together": both seeds change at once: t over them; the sampling part of the spread is what the
+    jackknife says of each, the training part the rest. "sampling": t over sampling seeds, for this training alone. "training": over trainings
+    that share one noise, to which the jackknife of the mean is added (Satterthwaite). "crossed": two-way random effects.
     """
-    rows, columns = len(values), len(values[0])
-    grand = _mean([v for row in values for v in row])
-    of_row, of_column = [_mean(row) for row in values], [_mean(column) for column in zip(*values, strict=True)]
-    ms_rows = columns * sum((m - grand) ** 2 for m in of_row) / (rows - 1)
-    ms_columns = rows * sum((m - grand) ** 2 for m in of_column) / (columns - 1)
-    rest = sum((values[i][j] - of_row[i] - of_column[j] + grand) ** 2 for i in range(rows) for j in range(columns)) / ((rows - 1) * (columns - 1))
-    return Spread(training=math.sqrt(max(0.0, (ms_rows - rest) / columns)), sampling=math.sqrt(max(0.0, (ms_columns - rest) / rows)), rest=math.sqrt(rest))
+    design, seeds = design_of(numbers)
+    used = [numbers[s] for s in seeds]
+    y = numpy.array([n.debiased for n in used])
+    of_samples = float(numpy.mean([n.standard_error**2 for n in used]))
+    n, total = len(y), float(y.var(ddof=1)) if len(y) > 1 else math.nan
+    if design == "one":
+        variance, degrees, spread = of_samples, float(len(used[0].left_out) - 1) if used[0].left_out else math.inf, Spread(sampling=of_samples)
+    elif design == "together":
+        variance, degrees, spread = total / n, n - 1.0, Spread(training=total - of_samples, sampling=of_samples)
+    elif design == "sampling":
+        variance, degrees, spread = total / n, n - 1.0, Spread(sampling=total)
+    elif design == "training":
+        variance, degrees = _with_samples(total / n, n - 1.0, used, of_samples)
+        spread = Spread(training=total, sampling=of_samples)
+    else:
+        samplings = len({s.sampling for s in seeds})
+        variance, degrees, spread = _crossed(y.reshape(-1, samplings))
+    middle, error = float(y.mean()), math.sqrt(variance)
+    half = t_quantile(degrees) * error
+    low, high = (used[0].low, used[0].high) if design == "one" and not math.isnan(used[0].low) else (middle - half, middle + half)
+    return Estimate(value=float(numpy.mean([n.value for n in used])), debiased=middle, standard_error=error, degrees=degrees, low=low, high=high,
+                    design=design, seeds=seeds, spread=spread)
 
 
-def _differing(pairs: list[tuple[dict[str, Any], dict[str, Any]]], names: Sequence[str]) -> list[str]:
-    assert set(names) <= {*LEADING, *PROVENANCE}
-    return [name for name in names if any(str(x.get(name)) != str(y.get(name)) for x, y in pairs)]
+def design_of(numbers: Iterable[Seeds]) -> tuple[str, tuple[Seeds, ...]]:
+    """How seeds were varied, and those that are used, sorted: of an incomplete grid the largest complete part, of equal ones that with more trainings."""
+    seeds = sorted(numbers)
+    trainings, samplings = {s.training for s in seeds}, {s.sampling for s in seeds}
+    if len(seeds) > 1 and len(trainings) == len(samplings) == len(seeds):
+        return "together", tuple(seeds)
+    having = {t: frozenset(s.sampling for s in seeds if s.training == t) for t in sorted(trainings)}
+    columns = {*having.values(), frozenset.intersection(*having.values())} - {frozenset()}
+    grids = [([t for t, has in having.items() if column <= has], sorted(column)) for column in sorted(columns, key=sorted)]
+    rows, column = max(grids, key=lambda grid: (len(grid[0]) * len(grid[1]), len(grid[0])))
+    design = "crossed" if len(rows) > 1 < len(column) else "training" if len(rows) > 1 else "sampling" if len(column) > 1 else "one"
+    return design, tuple(Seeds(t, s) for t in rows for s in column)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DiffbenchError(f"{path} cannot be read: {error}; running the matrix again writes it anew") from None
-    return content if isinstance(content, dict) else {}
+def differences(a: Mapping[Seeds, Number], b: Mapping[Seeds, Number]) -> dict[Seeds, Number]:
+    """b - a for the seeds that both have. Left-out values are subtracted block by block, for the blocks hold the same noise.
+
+    Where there are none, intervals are added in squares, each on its side, as if a and b were independent: too wide where they are not.
+    Source: Zou & Donner 2008, Statistics in Medicine 27, p. 1693-1702.
+    """
+    found = {}
+    for seeds in sorted(set(a) & set(b)):
+        x, y = a[seeds], b[seeds]
+        if len(x.left_out) == len(y.left_out) > 0:
+            found[seeds] = Number(y.value - x.value, y.debiased - x.debiased, tuple(v - u for u, v in zip(x.left_out, y.left_out, strict=True)))
+        else:
+            d = y.debiased - x.debiased
+            found[seeds] = Number(y.value - x.value, d, (), d - math.hypot(y.debiased - y.low, x.high - x.debiased), d + math.hypot(y.high - y.debiased,
+                                                                                                                       x.debiased - x.low))
+    return found
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def number_of(record: Mapping[str, Any], column: str) -> Number:
+    """The number a row has in a column, with what is known of its error."""
+    value, nan = float(record[column]), math.nan
+    debiased, low, high = (float(nan if record.get(f"{column}_{end}") is None else record[f"{column}_{end}"]) for end in ("debiased", "low", "high"))
+    return Number(value, value if math.isnan(debiased) else debiased, tuple(record.get("left_out", {}).get(column, ())), low, high)
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or value != value
+def averaged(configurations: Sequence[Mapping[Seeds, Number]]) -> dict[Seeds, Number]:
+    """The mean over configurations for each seed that all have; they are taken as given, so only seeds are at random.
+
+    Left-out values are averaged block by block; where there are none, intervals are added in squares, as if configurations were independent.
+    """
+    count, found = len(configurations), {}
+    for seeds in sorted(set.intersection(*(set(numbers) for numbers in configurations)) if count else ()):
+        some = [numbers[seeds] for numbers in configurations]
+        if count == 1:
+            found[seeds] = some[0]
+            continue
+        value, middle = (float(numpy.mean([getattr(n, name) for n in some])) for name in ("value", "debiased"))
+        if some[0].left_out and len({len(n.left_out) for n in some}) == 1:
+            found[seeds] = Number(value, middle, tuple(numpy.mean([n.left_out for n in some], axis=0).tolist()))
+        else:
+            found[seeds] = Number(value, middle, (), middle - math.hypot(*(n.debiased - n.low for n in some)) / count,
+                                  middle + math.hypot(*(n.high - n.debiased for n in some)) / count)
+    return found
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values for so many comparisons: what is below 0.05 is a mistake in any of them in at most 5 % of cases. NaN stays and does not count.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6, p. 65-70.
+    """
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    adjusted, highest = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def may_be_best(to_best: Sequence[Estimate], higher_is_better: bool) -> list[bool]:
+    """Whether each row may be the best one after all, by its difference to the row whose mean is best.
+
+    One-sided at 5 % over the number of rows. Whichever row is truly best, it is left out only if some row seems better than it at that level, and
+    there are so many others: the rows left, with the best, hold the truly best one in 95 % of cases, although the data chose what to compare with.
+    Source: Hsu 1984, Annals of Statistics 12, p. 1136-1144 (multiple comparisons with the best), with Bonferroni's bound.
+    """
+    level = (1 - CONFIDENCE) / max(1, len(to_best))
+    return [math.isnan(d.standard_error) or (d.debiased >= 0) == higher_is_better or d.p / 2 >= level for d in to_best]
+
+
+def pooled(spreads: Iterable[Spread]) -> Spread:
+    """Standard deviations, from the mean of the variances of many rows: far surer than those of one. A variance below zero counts as none."""
+    parts = zip(*spreads, strict=True)
+    known = ([v for v in part if not math.isnan(v)] for part in parts)
+    return Spread(*(math.sqrt(max(0.0, sum(part) / len(part))) if part else math.nan for part in known))
+
+
+def t_quantile(degrees: float) -> float:
+    """Student's t, 97.5 %."""
+    from scipy.special import stdtrit
+
+    return _NORMAL if math.isinf(degrees) else float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
+
+
+def _with_samples(variance: float, degrees: float, used: list[Number], of_samples: float) -> tuple[float, float]:
+    """The variance of a mean of rows that share their noise: between rows, and of that noise, in which the mean of left-out values moves as one."""
+    if all(n.left_out for n in used):
+        mean = tuple(numpy.mean([n.left_out for n in used], axis=0))
+        shared, more = Number(0.0, 0.0, mean).standard_error ** 2, len(mean) - 1.0
+    elif not math.isnan(of_samples):
+        shared, more = of_samples, math.inf               # as if they moved together
+    else:
+        return variance, degrees
+    whole = variance + shared
+    return whole, degrees if whole == 0 else whole**2 / (variance**2 / degrees + shared**2 / more)
+
+
+def _crossed(y: numpy.ndarray) -> tuple[float, float, Spread]:
+    """(variance of the mean, degrees of freedom, components) of y [training, sampling] = mean + training + sampling + residual.
+
+    A component that is not above zero is left out, and its mean square joins the residual's. Simulated coverage is 93 to 98 % from three seeds of
+    each on, and 91 to 98 % with two.
+    Source: Searle, Casella & McCulloch 1992, "Variance components"; Satterthwaite 1946, Biometrics Bulletin 2, p. 110-114.
+    """
+    a, b = y.shape
+    by_training, by_sampling = y.mean(1, keepdims=True), y.mean(0, keepdims=True)
+    squares = (b * ((by_training - y.mean()) ** 2).sum(), a * ((by_sampling - y.mean()) ** 2).sum(),
+               ((y - by_training - by_sampling + y.mean()) ** 2).sum())
+    df = (a - 1, b - 1, (a - 1) * (b - 1))
+    training, sampling, residual = (float(s / n) for s, n in zip(squares, df, strict=True))           # mean squares
+    spread = Spread((training - residual) / b, (sampling - residual) / a, residual)
+    if training > residual < sampling:
+        whole = training + sampling - residual
+        degrees = whole**2 / (training**2 / df[0] + sampling**2 / df[1] + residual**2 / df[2])
+        return whole / (a * b), max(degrees, min(df[0], df[1])), spread
+    if training > residual:
+        return training / (a * b), df[0], spread
+    if sampling > residual:
+        return sampling / (a * b), df[1], spread
+    return float(sum(squares)) / sum(df) / (a * b), sum(df), spread

@@ -91,7 +91,7 @@ class NoiseSchedule(Component):
     def g2(self, t: Tensor) -> Tensor:
         """Squared diffusion rate: g² = d sigma²/dt - 2 f sigma² = 2 sigma (alpha sigma' - sigma alpha')/alpha."""
         level = self.level(t)
-        return 2 * level.sigma * (level.alpha * level.d_sigma - level.sigma * level.d_alpha) / level.alpha
+        return torch.as_tensor(2 * level.sigma * (level.alpha * level.d_sigma - level.sigma * level.d_alpha) / level.alpha)
 
     def level(self, t: Tensor) -> Level:
         """The levels at times of any shape, float64."""
@@ -99,15 +99,21 @@ class NoiseSchedule(Component):
 
     def at(self, t: float) -> Level:
         """The level at one time, as floats."""
-        return _level(self, float(t))
+        t = float(t)
+        return _LEVELS.get((self, t)) or _remember(self, t, _level(self, t))
+
+    def prepare(self, times: Tensor) -> None:
+        """Works out the levels at these times together, so that a loop over them finds each remembered."""
+        for level in _levels(self, times.double()):
+            _remember(self, level.t, level)
 
     def scales(self, t: float) -> tuple[float, float]:
         """(alpha, sigma) at one time, as floats."""
-        return self.at(t)[1:3]
+        return float(self.at(t).alpha), float(self.at(t).sigma)
 
     def rates(self, t: float) -> tuple[float, float]:
         """(f, g²) at one time, as floats."""
-        _, alpha, sigma, d_alpha, d_sigma = self.at(t)
+        _, alpha, sigma, d_alpha, d_sigma = map(float, self.at(t))
         return d_alpha / alpha, 2 * sigma * (alpha * d_sigma - sigma * d_alpha) / alpha
 
     def nsr(self, t: float) -> float:
@@ -288,11 +294,29 @@ def _rate(of: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     return rate
 
 
-@functools.lru_cache(maxsize=65536)
+_LEVELS: dict[tuple[NoiseSchedule, float], Level] = {}
+_MOST_LEVELS = 65536                  # remembered at once
+_LANES = 16                           # numbers of 64 bits that a processor works on at once, and more
+
+
+def _remember(schedule: NoiseSchedule, t: float, level: Level) -> Level:
+    if len(_LEVELS) >= _MOST_LEVELS:
+        _LEVELS.clear()
+    return _LEVELS.setdefault((schedule, t), level)
+
+
 def _level(schedule: NoiseSchedule, t: float) -> Level:
     if not 0.0 <= t <= 1.0 or math.isnan(t):
         raise ValueError(f"t must be in [0, 1], got {t!r}")
-    return Level(*(float(part) for part in schedule.level(torch.tensor(t, dtype=torch.float64))))
+    return _levels(schedule, torch.tensor([t], dtype=torch.float64))[0]
+
+
+def _levels(schedule: NoiseSchedule, times: Tensor) -> list[Level]:
+    """The levels at times [n], float64. The bits of each do not depend on the others: rows that do not fill the vector unit would be
+    worked out by other code, whose last bits differ, and a run would depend on what was remembered before it."""
+    filled = torch.cat([times, times[-1:].expand(-len(times) % _LANES)])
+    parts = (torch.as_tensor(part, dtype=torch.float64).expand(filled.shape)[: len(times)].tolist() for part in schedule.level(filled))
+    return [Level(*values) for values in zip(*parts, strict=True)]
 
 
 @functools.lru_cache(maxsize=65536)

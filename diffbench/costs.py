@@ -15,6 +15,9 @@ _OF_LAPS = ("images_per_second", "images_per_second_low", "images_per_second_hig
 # In the order of the results: of a training, of sampling.
 COLUMNS = (*(f"{half}_{name}" for half in ("train", "sample") for name in _OF_LAPS), "seconds_per_nfe", "network_seconds_per_nfe",
            "scheduler_seconds_per_step", "throughput_batch_size", "peak_memory_bytes", "train_peak_memory_bytes", "energy_joules")
+# Which way is better, of the columns by which two rows are compared.
+BETTER = {"train_images_per_second": "higher", "sample_images_per_second": "higher", "sample_images_per_anchor": "higher", "seconds_per_nfe": "lower",
+          "peak_memory_bytes": "lower", "train_peak_memory_bytes": "lower", "energy_joules": "lower"}
 FLAGS = ("train_noisy", "sample_noisy", "noisy")
 RAW = ("train_laps", "sample_laps", "throughput_by_batch")                       # keys of a record which are no columns
 _LAPS = ("seconds", "network_seconds", "set_up_seconds", "warmup_seconds", "anchor_seconds", "runs_per_lap", "is_settled", "load", "not_measured")

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from diffbench.contracts import NoiseSchedule
-from diffbench.values import Denoise, Io, Level, Prediction, Split
+from diffbench.errors import BrokenComponent
+from diffbench.transitions import weighted_sum
+from diffbench.values import Denoise, Io, Level, Prediction, Split, form
 
 if TYPE_CHECKING:
     from diffbench.matrix import Cell
@@ -30,18 +32,29 @@ class Denoiser(nn.Module):
         self.condition = cell.conditioning.build(io)
         self.schedule, self.parameterization = cell.noise_schedule, cell.parameterization
         self.learned_variance = io.learned_variance
+        self.out_channels, self.backbone_name = io.out_channels, cell.backbone.component_name()
         self.evaluations = 0
+        self.is_reused = False        # whether the network's output is memory that its next run overwrites, as with CUDA graphs
 
     def forward(self, x_t: Tensor, level: Level, c_noise: Tensor, cond: Tensor | None, drop: Tensor) -> Tensor:
-        """The network's own output, F [B, C, H, W] and, where it is learned, the variance [B, C, H, W]; c_noise and drop are [B]."""
+        """The network's own output, F [B, C, H, W] and, where it is learned, the variance [B, C, H, W]; c_noise and drop are [B].
+
+        Raises BrokenComponent where it is anything else: one channel instead of three would be broadcast without a word.
+        """
         self.evaluations += len(x_t)
-        return self.network(self.parameterization.c_in(level) * x_t, c_noise, self.condition(cond, drop))
+        out = self.network(self.parameterization.c_in(level) * x_t, c_noise, self.condition(cond, drop))
+        promised = (len(x_t), self.out_channels, *x_t.shape[2:])
+        if not isinstance(out, Tensor) or out.shape != promised or not out.is_floating_point():
+            raise BrokenComponent(f"{self.backbone_name}: its network must give floats {list(promised)}, got {form(out)}")
+        return out
 
     def denoise(self, x_t: Tensor, t: float, cond: Tensor | None, drop: Tensor) -> Prediction:
         """The prediction of x_0 and eps at one level, before guidance."""
         level = self.schedule.at(t)
         c_noise = x_t.new_full((len(x_t),), self.parameterization.c_noise(level))
         out = self(x_t, level, c_noise, cond, drop).to(x_t.dtype)
+        if self.is_reused:                                # schedulers keep past predictions
+            out = out.clone()
         if not self.learned_variance:
             return self.parameterization.decode(out, x_t, level)
         mean, variance = out.chunk(2, dim=1)
@@ -68,7 +81,7 @@ def clipped(denoise: Denoise, schedule: NoiseSchedule, low: float = -1.0, high: 
         x0_hat = x0_hat.clamp(low, high)
         if sigma_t == 0:
             return Prediction(x0=x0_hat, eps=eps_hat, variance=variance)
-        return Prediction(x0=x0_hat, eps=(x_t - alpha_t * x0_hat) / sigma_t, variance=variance)
+        return Prediction(x0=x0_hat, eps=weighted_sum((1 / sigma_t, x_t), (-alpha_t / sigma_t, x0_hat)), variance=variance)
     return inside
 
 

@@ -160,7 +160,8 @@ class Engine:
         threads = self.capacity.machine_threads if stage.is_exclusive else min(self.capacity.threads * stage.gpus, self.capacity.machine_threads)
         gpus = 0.0 if self.device_kind == "cpu" else float(stage.gpus) if stage.is_exclusive or stage.gpus > 1 else self.capacity.gpus
         execution = {"device": self.device_kind, "threads": threads, "memory_share": min(1.0, gpus or 1.0), "checkpoint_seconds": run.checkpoint,
-                     "is_deterministic": run.deterministic, "plugins": self.plugins, "claim": self.claims.token(claim), "exclusive": stage.is_exclusive}
+                     "is_deterministic": run.deterministic, "compile": run.compile, "plugins": self.plugins,
+                     "claim": self.claims.token(claim), "exclusive": stage.is_exclusive}
         if stage.key in self.batches:
             execution["batch_size"] = self.batches[stage.key]
         limit = run.limit(stage.name)

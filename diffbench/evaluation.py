@@ -42,6 +42,10 @@ class Dataset(Component):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content; raises DataError, with what to do, where the data are missing or damaged."""
 
+    def remark(self) -> str:
+        """What a reader should know of how files became images, such as how many were left out, in half a sentence, or ""."""
+        return ""
+
     @abstractmethod
     def load(self) -> dict[str, Split]:
         """The splits "train", "reference" and "held_out"."""
@@ -110,6 +114,7 @@ class SampleMetric(Metric):
     needs_training: ClassVar[bool] = False            # reads Real.train
     needs_logits: ClassVar[bool] = False              # reads Evidence.logits
     prefers_copies: ClassVar[bool] = False            # is at its best for copies of real images: `memorisation` is then measured too
+    beside_held_out: ClassVar[bool] = False           # a row also gives what held-out real images have, as "<column>_of_held_out"
 
     @abstractmethod
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:

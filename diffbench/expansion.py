@@ -11,7 +11,9 @@ from diffbench.errors import DiffbenchError, OptionError, UnknownComponent, did_
 from diffbench.matrix import BLOCKS, KEYS, SCHEMA, VARIABLE_BLOCKS, Cell, Excluded, Matrix, unique_ids
 from diffbench.measured import metrics_of
 from diffbench.options import Options, unknown_option
-from diffbench.settings import Report, Run
+from diffbench.planning import describe_cell
+from diffbench.selection import faults_of_report
+from diffbench.settings import Run
 from diffbench.specs import Names, Path, Reader, digest
 
 SMOKE_TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 8}
@@ -55,9 +57,13 @@ class Expansion:
         ids = [digest(cell.identity(names))[:12] for cell in cells]
         first = {cell_id: i for i, cell_id in reversed(list(enumerate(ids)))}
         kept = [i for i, cell_id in enumerate(ids) if first[cell_id] == i or cells[first[cell_id]] != cells[i]]
+        # A part of a matrix, or a smoke test of it, may be without its baseline.
+        described = None if self.only or self.smoke else (describe_cell(cell, names) for cell in cells)
+        for path, fault in faults_of_report(blocks["report"], self.axis_kinds, VARIABLE_BLOCKS, described):
+            self.reader.fault(("report", *path), fault)
         return Matrix(name=self.data.get("name", "matrix"), cells=tuple(cells[i] for i in kept), cell_ids=unique_ids([ids[i] for i in kept]),
                       excluded=tuple(excluded), extractor=extractor, metrics=tuple(metrics), throughput=blocks["throughput"], run=blocks["run"],
-                      report=self._report(blocks["report"]), document=self.data)
+                      report=blocks["report"], document=self.data)
 
     def _head(self) -> None:
         for key in self.data:
@@ -106,7 +112,8 @@ class Expansion:
             axes["dataset"] = self.reader.components("dataset", self.data["dataset"], ("dataset",))
         for name, values in node.items():
             axes[name] = self._values(name, values, ("axes", name))
-        coupled = {name for group in self.data.get("together") or () if isinstance(group, dict) for name in group}
+        groups = self.data.get("together")
+        coupled = {name for group in (groups if isinstance(groups, list) else ()) if isinstance(group, dict) for name in group}
         axes |= {kind: [self._default(kind)] for kind in self.axis_kinds if kind not in axes and kind not in coupled}
         return axes if "seed" in axes or "seed" in coupled else axes | {"seed": [0]}
 
@@ -282,12 +289,3 @@ class Expansion:
         if key not in self._replaced:
             self._replaced[key] = (replace(options, **{name: value}), options, value)         # kept, so that their ids stay their own
         return self._replaced[key][0]
-
-    def _report(self, report: Report) -> Report:
-        known = [*self.axis_kinds, "seed", "steps", "guidance_scale"]
-        for side in ("rows", "columns"):
-            for i, name in enumerate(getattr(report, side)):
-                if name.partition(".")[0] not in (*known, *VARIABLE_BLOCKS):
-                    self.reader.fault(("report", side, i), f"there is no column {name!r} to lay a table out by.{did_you_mean(name, known)} "
-                                      f"Known: {', '.join(known)}, <axis>.<option>")
-        return report

@@ -16,13 +16,14 @@ from typing import Any
 
 from diffbench import source
 from diffbench.machine import machine_digest
-from diffbench.results import COLUMNS, RECORDS
+from diffbench.results import RECORDS
 from diffbench.store import write_atomically
 
 FILE = "finished.json"
 INPUTS = ("matrix.json", "plan.json")         # written anew by every run, before anything else
-NOT_MADE = (*INPUTS, "environment.json", COLUMNS, FILE)
+NOT_MADE = (*INPUTS, "environment.json", FILE)
 LOGS = ("events", "tensorboard")              # of runs, not made from rows
+ASIDE = ("exports", "notebooks")              # what people asked for, and may have changed
 
 
 def made_of(folder: Path, device: str) -> str:
@@ -51,7 +52,7 @@ def records(folder: Path, made_of: str) -> dict[str, dict[str, Any]]:
 
 def _files(folder: Path) -> Iterator[str]:
     for place, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".") and f not in LOGS]
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in (*LOGS, *ASIDE)]
         yield from (name for name in (os.path.relpath(os.path.join(place, n), folder) for n in names if not n.startswith(".")) if name not in NOT_MADE)
 
 
@@ -65,4 +66,4 @@ def _code() -> str:
     if not source.is_editable(importlib.metadata.distribution("diffbench")):
         return ""
     report = sorted(path.stem for path in (Path(__file__).parent / "report").glob("[a-z]*.py"))
-    return source.code_hash("diffbench.results", *(f"diffbench.report.{name}" for name in report))
+    return source.code_hash("diffbench.columns", "diffbench.comparing", "diffbench.results", *(f"diffbench.report.{name}" for name in report))

@@ -17,13 +17,13 @@ from diffbench.settings import settings_json
 from diffbench.specs import Names, digest
 
 # Raised when a stage's own code changes what it computes; it is part of every key.
-VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 3, "sample": 3, "features": 3, "evaluate": 3, "throughput": 3}
+VERSIONS = {"extractor": 2, "classifier": 1, "noisy_classifier": 1, "reference": 3, "train": 4, "sample": 5, "features": 3, "evaluate": 4, "throughput": 3}
 # The modules of the harness that compute a stage. Where the harness itself is under development their source is part of the key, as a
 # component's is: whoever edits a loss or a step must not be shown the numbers of before.
-_NETWORK = ("context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
+_NETWORK = ("compiling", "context", "contracts", "denoiser", "discrete", "training", "transitions", "values")
 CODE = {
     "train": (*_NETWORK, "checkpoints", "parallel", "splits"),
-    "sample": (*_NETWORK, "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages"),
+    "sample": (*_NETWORK, "batching", "checkpoints", "classifier", "drawing", "noise", "sampling", "splits", "stages", "timing"),
     "throughput": (*_NETWORK, "anchor", "classifier", "drawing", "machine_load", "memory", "noise", "nvml", "sampling", "speed", "timing"),
     "noisy_classifier": ("classifier", "contracts", "discrete", "splits"), "classifier": ("classifier", "splits"),
     "extractor": ("classifier", "evaluation", "judging", "splits", "weights"),
@@ -139,10 +139,10 @@ class _Builder:
             column = metric.column(extractor)
             measured = {"metric": self.names.identity(metric, "measuring"), "reference": reference}
             task = {"metric": self.names.describe(metric)} | self._work(cell.sample.count, cell.dataset, extractor, metric)
-            stages[f"evaluate:{column}"] = self._add("evaluate", {"features": features, **measured}, task,
-                                                     {"features": features, "reference": reference}, f"{column} of {shown}")
             name = f"{self.names.label(cell.dataset)}:{column}"
-            self.plan.floors[name] = self._floor("held_out", "held-out real images", cell, metric, column, measured, task)
+            floor = self.plan.floors[name] = self._floor("held_out", "held-out real images", cell, metric, column, measured, task)
+            parents = {"features": features, "reference": reference} | ({"held_out": floor} if metric.beside_held_out else {})
+            stages[f"evaluate:{column}"] = self._add("evaluate", {**measured, **parents}, task, parents, f"{column} of {shown}")
             if metric.prefers_copies and needs["needs_training"]:
                 measured |= {"count": cell.sample.count}
                 self.plan.copies[name] = self._floor("train", "training images", cell, metric, column, measured, task | {"count": cell.sample.count})
@@ -199,6 +199,9 @@ class _Builder:
                 self.fingerprints[dataset] = dataset.fingerprint()
             except OSError as error:
                 raise DataError(f"dataset {self.names.full(dataset)}: {error}") from error
+            if remark := dataset.remark():
+                self.plan.remarks[self.names.label(dataset)] = remark
+                self.plan.notes.append(f"{self.names.label(dataset)}: {remark}")
         return self.names.identity(dataset, "training") | {"content": self.fingerprints[dataset]}
 
     def _metrics(self, cell: Cell) -> tuple[list[Any], list[Any]]:
@@ -223,7 +226,7 @@ class _Builder:
 
     def _sample_label(self, cell: Cell) -> str:
         shown = [self.names.full(cell.backbone), *map(self.names.label, (cell.noise_schedule, cell.conditioning, cell.scheduler))]
-        return f"{', '.join(shown)}, seed {cell.seed}"
+        return f"{', '.join(shown)}, seed {cell.seed}" + (f", noise seed {cell.noise_seed}" if cell.noise_seed != cell.seed else "")
 
     def _add(self, name: str, content: dict[str, Any], task: dict[str, Any], parents: dict[str, str], shown: str) -> str:
         whole = {**self.heads[name], **content}

@@ -18,6 +18,8 @@ from diffbench.frechet import Moments, moments
 from diffbench.uncertainty import Jackknife
 from diffbench.values import Denoise, Evidence, Prediction, Real, Split, TrainedModel
 
+INTERVAL = ("_debiased", "_low", "_high")                 # what a jackknife adds to the name of its value
+
 
 def extractor(context: Context) -> Files:
     """The weights of the feature extractor, fitted to the training split."""
@@ -59,7 +61,15 @@ def evaluate(context: Context) -> Files:
     """One metric of one set of images, or of one trained denoiser."""
     metric = context.component("metric")
     measured = metric.measure(_model(context), context.progress) if metric.looks_at == "denoiser" else _of_samples(context, metric)
-    return {"values.json": as_json(as_columns(measured))}
+    found = as_columns(measured)
+    if "held_out" in context.parents:
+        found["values"] |= beside(context.store.read_json("evaluate", context.parents["held_out"], "values.json")["values"])
+    return {"values.json": as_json(found)}
+
+
+def beside(floor: dict[str, float]) -> dict[str, float]:
+    """What held-out real images have, by the names under which a row of generated ones gives it; without its interval."""
+    return {f"{name}_of_held_out": value for name, value in floor.items() if not name.endswith(INTERVAL)}
 
 
 def _of_samples(context: Context, metric: SampleMetric) -> dict[str, float | Jackknife]:
@@ -97,7 +107,8 @@ def as_columns(measured: dict[str, float | Jackknife]) -> dict[str, dict[str, An
     values: dict[str, float] = {}
     for name, number in measured.items():
         if isinstance(number, Jackknife):
-            values |= {name: number.value, f"{name}_debiased": number.debiased, f"{name}_low": number.low, f"{name}_high": number.high}
+            around = dict(zip(INTERVAL, (number.debiased, number.low, number.high), strict=True))
+            values |= {name: number.value} | {f"{name}{end}": end_value for end, end_value in around.items()}
         else:
             values[name] = number
     return {"values": values, "left_out": {name: list(j.left_out) for name, j in measured.items() if isinstance(j, Jackknife)}}

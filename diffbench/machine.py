@@ -8,11 +8,8 @@ import os
 import platform
 import re
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-PACKAGES = ("diffbench", "torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors")
 
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -65,33 +62,6 @@ def nvidia_driver() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return answer.stdout.splitlines()[0].strip() if answer.stdout else ""
-
-
-def environment(device: str) -> dict[str, Any]:
-    """The facts stored once beside a run's results."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {"python": platform.python_version(), "platform": platform.platform(), "cpu": cpu_name(), "cores": cores(),
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine": fingerprint(device), "packages": versions}
-
-
-def git_commit(folder: Path) -> str | None:
-    """The commit a folder's repository is at, with '+changes' where files differ from it; None outside a repository.
-
-    Asked of the folder that holds the code which ran, not of the working folder: that may be any project.
-    """
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    try:
-        git("ls-files", "--error-unmatch", ".")           # an installed copy inside somebody's repository is none of its files
-        commit = git("rev-parse", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def resolve_device(wanted: str) -> str:

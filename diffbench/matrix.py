@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,7 @@ class Matrix:
     run: Run
     report: Report
     document: dict[str, Any]          # the content as read, with --set applied
+    path: FilePath | None = None      # its file, absolute; None for a mapping
 
 
 def load(source_: str | FilePath | Mapping[str, Any], registry: Registry, *, changes: Iterable[str] = (), only: Iterable[str] = (), smoke: bool = False,
@@ -110,7 +111,7 @@ def load(source_: str | FilePath | Mapping[str, Any], registry: Registry, *, cha
     matrix = Expansion(document.data, reader, max_cells, tuple(only), smoke).matrix()
     if matrix is None or reader.problems:
         raise MatrixError(document.render_all(reader.problems))
-    return matrix
+    return matrix if isinstance(source_, Mapping) else replace(matrix, path=FilePath(source_).absolute())
 
 
 def _changed(document: yaml_file.Document, changes: Iterable[str]) -> yaml_file.Document:

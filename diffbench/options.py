@@ -102,7 +102,7 @@ def accepts(cls: type[Options], name: str) -> str:
     return next((limit.text for limit in limits if isinstance(limit, Words)), None) or _in_words(hint(cls, name), limits)
 
 
-def half_of(declared: Field, otherwise: str) -> str:
+def half_of(declared: Field[Any], otherwise: str) -> str:
     """The half of a cell an option belongs to: its own mark, else that of its kind."""
     return declared.metadata.get("half", otherwise)
 
@@ -125,6 +125,11 @@ def comments(cls: type) -> dict[str, str]:
 def plain(value: Any) -> Any:
     """Lists become tuples, as the options that hold several values are written in Python."""
     return tuple(plain(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def is_of(declared: Any, base: type) -> bool:
+    """Whether a type is a class derived from another; Python 3.10 takes tuple[int, ...] for a class, and issubclass then raises."""
+    return isinstance(declared, type) and get_origin(declared) is None and issubclass(declared, base)
 
 
 def is_many(cls: type[Options], name: str) -> bool:
@@ -160,8 +165,8 @@ def _adapter(cls: type, name: str) -> pydantic.TypeAdapter[Any]:
 
 def _checkable(declared: Any) -> Any:
     """pydantic would rebuild a nested dataclass; a nested component is only asked what it is."""
-    if isinstance(declared, type) and issubclass(declared, Options):
-        return pydantic.InstanceOf[declared]
+    if is_of(declared, Options):
+        return pydantic.InstanceOf[declared]  # type: ignore[misc]  # a class made while running is no type to mypy
     return declared
 
 

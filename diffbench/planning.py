@@ -31,11 +31,11 @@ class Stage:
 
     @property
     def sampling_batch(self) -> int | None:
-        """Images it draws at a time, or None where it draws none."""
+        """Images it draws at a time, or None where it draws none or searches for the number itself."""
         if self.name != "sample":
             return None
         asked = self.task["cell"]["sample"]
-        return min(asked["batch_size"], asked["count"])
+        return None if asked["batch_size"] == "auto" else min(asked["batch_size"], asked["count"])
 
     @property
     def gpus(self) -> int:
@@ -69,6 +69,7 @@ class Plan:
     stages: dict[str, Stage] = field(default_factory=dict)
     floors: dict[str, str] = field(default_factory=dict)      # dataset label and metric -> stage that measures held-out real images
     copies: dict[str, str] = field(default_factory=dict)      # and that measures training images, as a model would give that knows nothing else
+    remarks: dict[str, str] = field(default_factory=dict)     # dataset label -> what was left out of it and converted
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -25,6 +25,7 @@ from diffbench.options import Options, check_value, unknown_option, with_preset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from diffbench.contracts import Component
     from diffbench.launchers import Launcher
 
 HOME = "diffbench"                    # components of this distribution have bare names
@@ -68,7 +69,10 @@ class PluginProblem:
 _session: dict[tuple[str, str], Ref] = {}             # what @register and loose files added in this process
 
 
-def register(cls: type) -> type:
+Registered = TypeVar("Registered", bound="Component")
+
+
+def register(cls: type[Registered]) -> type[Registered]:
     """Class decorator: makes a component usable in this process under its class name in snake case.
 
     Workers see it where its file is given with `--plugin`; packages use an entry point instead.
@@ -189,13 +193,13 @@ class Registry:
 
     def plugins(self) -> list[Any]:
         """The plug-ins with hooks, in the order of their names."""
-        return sorted(self.hooks.get_plugins(), key=self.hooks.get_name)
+        return sorted(self.hooks.get_plugins(), key=lambda plugin: self.hooks.get_name(plugin) or "")
 
     def ask(self, plugin: Any, hook: str, **facts: Any) -> list[Any]:
         """What one plug-in answers to a hook, None left out; what it raises is passed on."""
         caller = self.hooks.subset_hook_caller(hook, [p for p in self.hooks.get_plugins() if p is not plugin])
         answer = caller(**facts)
-        if caller.spec.opts["firstresult"]:
+        if caller.spec is not None and caller.spec.opts["firstresult"]:
             return [] if answer is None else [answer]
         return answer
 

@@ -7,33 +7,32 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffbench import costs
+from diffbench.columns import FILE as MEANING
+from diffbench.columns import LEFT_OUT, RECORDS, Columns, columns_of, option_value, varying_options
 from diffbench.engine import Engine, Outcome
 from diffbench.errors import DiffbenchError
-from diffbench.options import Options
 from diffbench.planning import CellPlan, Plan, Stage
 from diffbench.store import Store, write_atomically
 
 if TYPE_CHECKING:
     import pandas
 
-RECORDS = "cells"                     # folder of the records inside a run
-COLUMNS = "columns.json"              # which columns are better higher (true) or lower (false)
-LEFT_OUT = "left_out"                 # in a record: of each number with an interval, its values without a block of samples; no column
 LEADING = ("cell_id", "status", "reason", "dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing",
            "scheduler", "steps", "guidance_scale", "seed", "noise_seed")
 MEASURED = ("nfe", "parameters", "gmac_per_nfe", "train_steps", "train_loss", *costs.COLUMNS)
-PROVENANCE = ("train_key", "extractor", "extractor_key", "extractor_weights", "extractor_remark", "reference_count", "sample_count", "feature_count",
-              "sample_batch_size", "sample_batch_size_asked", "clamped_share", *costs.FLAGS, "speed_remark", "device", "dtype", "threads", "cores", "torch",
-              "diffbench", "origins", "git_commit", "started_at")
+PROVENANCE = ("train_key", "dataset_remark", "extractor", "extractor_key", "extractor_weights", "extractor_remark", "judge_key", "reference_count",
+              "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "clamped_share", "distinct_count", "flat_count",
+              "train_compiled", "sample_compiled", *costs.FLAGS, "speed_remark", "device", "dtype", "threads", "cores", "torch", "diffbench", "origins",
+              "git_commit", "started_at")
+NOTABLE = 0.05                        # share of clamped pixels, of repeated and of flat samples, above which a row says so
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
-CLOCKED = re.compile(r"images_per_|seconds|started_at|peak_memory|energy|lap_spread|cores_of_others|noisy|speed_remark")
-COUNTS = ("noise_seed", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "threads", "cores", "parameters",
-          "train_steps", "throughput_batch_size")
+CLOCKED = re.compile(r"images_per_|seconds|started_at|peak_memory|energy|lap_spread|cores_of_others|noisy|speed_remark|_compiled")
+COUNTS = ("noise_seed", "reference_count", "sample_count", "feature_count", "sample_batch_size", "sample_batch_size_asked", "distinct_count", "flat_count",
+          "threads", "cores", "parameters", "train_steps", "throughput_batch_size")
 
 
 class Rows:
@@ -48,7 +47,7 @@ class Rows:
         self.are_changed = False                          # whether the folder is not as that run left it
         self.users: dict[str, list[CellPlan]] = {}
         self.varying = varying_options(plan)
-        self.read: dict[tuple[str, str, str], Any] = {}   # what stages say, many of which serve many cells
+        self.read: dict[tuple[str, ...], Any] = {}   # what stages say, many of which serve many cells
         for planned in plan.cells:
             for key in planned.stages.values():
                 self.users.setdefault(key, []).append(planned)
@@ -125,7 +124,8 @@ class Rows:
         bad = [o for o in outcomes.values() if o.status != "ok"]
         root = next((o for o in bad if o.status != "blocked"), bad[0] if bad else None)
         status = "ok" if root is None else "failed" if root.status == "blocked" else root.status
-        row: dict[str, Any] = {"status": status, "reason": root.reason if root else ""}
+        row: dict[str, Any] = {"status": status, "reason": root.reason if root else "",
+                               "dataset_remark": self.plan.remarks.get(self.plan.names.label(planned.cell.dataset), "")}
         for role, key in planned.stages.items():
             if outcomes[role].status == "ok":
                 left_out = row.get(LEFT_OUT, {})
@@ -150,25 +150,20 @@ class Rows:
                 "extractor_key": extractor.key[:12],
                 "extractor_weights": self._said("extractor", extractor.key, "facts.json").get("sha256", "")[:12]}
         if role == "features":
-            seen = self._said(stage.name, key, "facts.json")
-            return {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
+            seen, judge = self._said(stage.name, key, "facts.json"), stage.parents.get("classifier")
+            return ({"judge_key": judge[:12]} if judge else {}) | {"feature_count": seen["feature_count"], "extractor_remark": seen["remark"]}
         facts = self._said(stage.name, key, "facts.json")
         if role == "train":
-            return {"train_loss": facts["train_loss"], "train_key": key[:12]}
+            return {"train_loss": facts["train_loss"], "train_key": key[:12], "train_compiled": facts["compiled"]}
         if role == "sample":
-            return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "dtype", "threads")} | {
-                "sample_batch_size": facts["batch_size"], "sample_batch_size_asked": facts["batch_size_asked"]}
+            return {name: facts[name] for name in ("nfe", "sample_count", "clamped_share", "distinct_count", "flat_count", "dtype", "threads")} | {
+                "sample_compiled": facts["compiled"], "sample_batch_size": facts["batch_size"], "sample_batch_size_asked": facts["batch_size_asked"]}
         return costs.columns(role, facts)
 
     def _said(self, *what: str) -> Any:
         if what not in self.read:
             self.read[what] = self.store.read_json(*what)
         return self.read[what]
-
-
-def columns_of(main: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a metric by column: "" and "_x" belong to the main one, other names are columns of their own."""
-    return {main + name if name == "" or name.startswith("_") else name: value for name, value in values.items()}
 
 
 def remarks(row: dict[str, Any]) -> list[str]:
@@ -180,28 +175,16 @@ def remarks(row: dict[str, Any]) -> list[str]:
         said.append(f"{row['sample_count']} samples for {row['feature_count']} features: the distance rests on a covariance that is rank-deficient")
     if row.get("extractor_remark"):
         said.append(row["extractor_remark"])
+    if row["clamped_share"] > NOTABLE:
+        said.append(f"{row['clamped_share']:.0%} of all pixels lay outside of the range of images and were clamped")
+    repeats, flat, count = row["sample_count"] - row["distinct_count"], row["flat_count"], row["sample_count"]
+    if repeats > NOTABLE * count:
+        said.append(f"{repeats} of {count} samples repeat another one to the last pixel")
+    if flat > NOTABLE * count:
+        said.append(f"{flat} of {count} samples are one flat colour")
+    if row.get("dataset_remark"):
+        said.append(f"data: {row['dataset_remark']}")
     return said
-
-
-def varying_options(plan: Plan) -> list[str]:
-    """'<kind>.<option>' for each option that differs between cells that have it, and 'train.lr' and the like."""
-    distinct = {(owner, id(options)): options for planned in plan.cells for owner, options in _option_owners(planned.cell).items()}
-    seen: dict[str, set[Any]] = {}
-    for (owner, _), options in distinct.items():
-        for f in fields(options):
-            seen.setdefault(f"{owner}.{f.name}", set()).add((type(options).__name__, getattr(options, f.name)))
-    # An option varies where components of one class differ in it; two classes having different options is the axis itself.
-    return [name for name, values in seen.items() if any(n > 1 for n in _per_class(values).values())]
-
-
-def option_value(cell: Any, name: str, plan: Plan) -> Any:
-    """The value of '<kind>.<option>' in a cell, or None where its component has no such option."""
-    owner, _, option = name.partition(".")
-    options = _option_owners(cell)[owner]
-    value = getattr(options, option) if option in {f.name for f in fields(options)} else None
-    if isinstance(value, Options):
-        return plan.names.label(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -211,17 +194,6 @@ def _record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return row if isinstance(row, dict) else {}
-
-
-def _option_owners(cell: Any) -> dict[str, Options]:
-    return {**cell.components(), "train": cell.train, "sample": cell.sample}
-
-
-def _per_class(values: set[tuple[str, Any]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name, _ in values:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
 
 
 def load(path: str | Path) -> pandas.DataFrame:
@@ -237,10 +209,15 @@ def load(path: str | Path) -> pandas.DataFrame:
     if path.suffix == ".parquet":
         return pandas.read_parquet(path)
     if (path / RECORDS).is_dir():
-        return frame([_read_record(p) for p in sorted((path / RECORDS).glob("*.json"))], order=_order(path))
+        return frame(list(records(path).values()), order=_order(path))
     if (path / "results.parquet").is_file():
         return pandas.read_parquet(path / "results.parquet")
     raise DiffbenchError(f"{path} holds no results: neither {RECORDS}/ nor results.parquet is there")
+
+
+def records(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """The records of a run by cell id, with what is no column of the frame: `left_out`, {column: its 20 values without one block of samples}."""
+    return {path.stem: _read_record(path) for path in sorted((Path(folder) / RECORDS).glob("*.json"))}
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -274,9 +251,10 @@ def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.
     return table
 
 
-def write_tables(folder: Path) -> pandas.DataFrame:
-    """results.parquet and results.csv, rebuilt from the records of a run."""
+def write_tables(folder: Path, meaning: Columns) -> pandas.DataFrame:
+    """results.parquet and results.csv, rebuilt from the records of a run, and columns.json, which says what their columns mean."""
     table = load(folder)
+    write_atomically(folder / MEANING, json.dumps(meaning, indent=1).encode())
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False, write_page_checksum=True)
     write_atomically(folder / "results.parquet", parquet.getvalue())

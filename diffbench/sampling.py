@@ -11,7 +11,7 @@ from torch import Tensor
 from diffbench import noise
 from diffbench.contracts import NoiseSchedule, Scheduler, Spacing
 from diffbench.errors import BrokenComponent
-from diffbench.values import Denoise, Prediction, Progress, silent
+from diffbench.values import Denoise, Prediction, Progress, form, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ def sample(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, x_T:
     seeds: one 64-bit integer per sample, 0..B-1 where None; the noise of a sample depends on its seed and the step alone.
     temperature: factor on the noise that a stochastic scheduler injects, >= 0; x_T is left as it is.
     progress: is told after each step how many are done; on a GPU they may only have been asked for.
-    Raises BrokenComponent where a step gives anything but a tensor of the shape and dtype of x_T.
+    Raises BrokenComponent where a step or the denoiser gives anything but tensors of the shape and dtype of x_T.
     """
     counter = _Counter(denoise)
     states = trajectory(counter, schedule, scheduler, x_T, spacing=spacing, seeds=seeds, temperature=temperature)
@@ -47,18 +47,21 @@ def trajectory(denoise: Denoise, schedule: NoiseSchedule, scheduler: Scheduler, 
     seeds = range(len(x_T)) if seeds is None else seeds
     if len(seeds) != len(x_T):
         raise ValueError(f"seeds must hold one integer per sample: {len(x_T)} samples, {len(seeds)} seeds")
-    times = (spacing or _default_spacing())(schedule, scheduler.steps).tolist()
+    visited = (spacing or _default_spacing())(schedule, scheduler.steps)
+    schedule.prepare(visited)                             # no derivative is taken inside the loop
+    times = visited.tolist()
     x_t, state = x_T, scheduler.init()
+    source = noise.Source(seeds, tuple(x_T.shape[1:]), scheduler.steps, x_T.device)
     yield x_t
     for index, (t, s) in enumerate(zip(times, times[1:])):  # noqa: B905  pairs of neighbours
         def step_noise(draw: int = 0, index: int = index) -> Tensor:
-            drawn = noise.normal(seeds, tuple(x_T.shape[1:]), index, draw, device=x_T.device).to(x_T.dtype)
+            drawn = source(index, draw).to(x_T.dtype)
             return drawn if temperature == 1 else temperature * drawn
         # no_grad, not inference_mode: a guidance may differentiate a classifier inside the step.
         with torch.no_grad():
             x_s, state = scheduler.step(denoise, schedule, x_t, t, s, state, step_noise)
-        if _form(x_s) != _form(x_T):
-            raise BrokenComponent(f"{scheduler.component_name()}: a step must give x_s as {_form(x_T)}, got {_form(x_s)} from the step at t = {t:g}")
+        if form(x_s) != form(x_T):
+            raise BrokenComponent(f"{scheduler.component_name()}: a step must give x_s as {form(x_T)}, got {form(x_s)} from the step at t = {t:g}")
         x_t = x_s
         yield x_t
 
@@ -69,11 +72,6 @@ def initial(schedule: NoiseSchedule, spacing: Spacing, steps: int, seeds: Sequen
     return (alpha**2 + sigma**2) ** 0.5 * noise.normal(seeds, shape, noise.INITIAL, device=device)
 
 
-def _form(x: object) -> str:
-    """Such as 'float32 [250, 3, 32, 32]'."""
-    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-
-
 @dataclass
 class _Counter:
     denoise: Denoise
@@ -81,7 +79,11 @@ class _Counter:
 
     def __call__(self, x_t: Tensor, t: float) -> Prediction:
         self.images += len(x_t)
-        return self.denoise(x_t, t)
+        predicted = self.denoise(x_t, t)
+        for name in ("x0", "eps"):                            # others would be broadcast or promoted without a word
+            if form(getattr(predicted, name)) != form(x_t):
+                raise BrokenComponent(f"the denoiser must give {name} as {form(x_t)}, got {form(getattr(predicted, name))} at t = {t:g}")
+        return predicted
 
 
 def _default_spacing() -> Spacing:

@@ -27,6 +27,13 @@ def _noise_seed(value: Any) -> Any:
     raise ValueError(value)
 
 
+def _batch_size(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(value)
+
+
+BatchSize = Annotated[int | str, BeforeValidator(_batch_size), Words("an integer >= 1 or auto")]
 NoiseSeed = Annotated[int | str, BeforeValidator(_noise_seed), Words("cell, or an integer in [0, 2147483648)")]
 
 
@@ -63,7 +70,7 @@ class Sample(Options):
     """What is drawn from every cell."""
 
     count: Annotated[int, Ge(2)] = 1000                                   # images per cell and seed; labels go round
-    batch_size: Annotated[int, Ge(1)] = incidental_option(250)            # images at a time; never changes the noise of an image
+    batch_size: BatchSize = incidental_option(250)                        # images at a time, or auto: the fastest of a short search; never changes noise
     clip: bool = True                                                     # clamp x0_hat to the range of pixels, after guidance
     temperature: Annotated[float, Ge(0)] = 1.0                            # factor on the noise a scheduler injects; not on x_T
     seed: NoiseSeed = "cell"                                              # of the noise; cell: the seed of the cell, which is that of its training
@@ -91,6 +98,7 @@ class Run(Options):
     stall: Duration = 1800.0                                              # longest time without a sign of progress
     checkpoint: Duration = 30.0                                           # time between checkpoints of a training
     deterministic: bool = False                                           # the same bits on a GPU too, where its kernels can; often slower
+    compile: Literal["auto", "on", "off"] = "auto"                        # torch.compile of the network; auto: on CUDA, where an estimate says it pays
     trackers: tuple[str, ...] = ()                                        # plug-ins that follow the run, such as tensorboard
 
     def limit(self, stage: str) -> float | None:
@@ -105,6 +113,7 @@ class Report(Options):
 
     rows: tuple[str, ...] = ("backbone", "noise_schedule", "conditioning")    # columns of the results that make the rows
     columns: tuple[str, ...] = ("scheduler", "scheduler.steps")               # and those that make the columns
+    baseline: str = ""                                                        # the row others are compared with, as scheduler=ddim,steps=50; else the best
 
 
 def settings_json(settings: Options, *, identity: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from diffbench import source
 from diffbench.errors import DiffbenchError, OptionError, Problem
-from diffbench.options import Options, check_value, grid, half_of, hint, is_many, plain, unknown_option, with_preset
+from diffbench.options import Options, check_value, grid, half_of, hint, is_many, is_of, plain, unknown_option, with_preset
 from diffbench.registry import Registry
 
 Path = tuple[str | int, ...]
@@ -114,7 +114,7 @@ class Reader:
         from diffbench.contracts import Component
 
         wanted = hint(cls, option)
-        nested = wanted.kind if isinstance(wanted, type) and issubclass(wanted, Component) else None
+        nested = wanted.kind if is_of(wanted, Component) else None
         is_grid = isinstance(node, list) and (not is_many(cls, option) or any(isinstance(v, list) for v in node))
         items = [(value, (*path, i)) for i, value in enumerate(node)] if is_grid else [(node, path)]
         if not items:
@@ -148,7 +148,7 @@ def rebuild(kind: str, description: dict[str, Any], registry: Registry) -> Any:
     options = {}
     for name, value in description["options"].items():
         wanted = hint(cls, name)
-        if isinstance(wanted, type) and issubclass(wanted, Component):
+        if is_of(wanted, Component):
             options[name] = rebuild(wanted.kind, value, registry)
         else:
             options[name] = plain(value)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffbench.checkpoints import Checkpoints, Piece
+from diffbench.compiling import Compiling
 from diffbench.denoiser import Denoiser, as_condition, condition_of, from_pixels
 from diffbench.errors import DiffbenchError, Diverged
 from diffbench.parallel import ALONE, Ranks
@@ -40,13 +41,14 @@ def build(cell: Cell, device: torch.device) -> Denoiser:
 
 
 def train(cell: Cell, split: Split, device: torch.device, progress: Progress = silent, *, checkpoints: Checkpoints | None = None,
-          ranks: Ranks = ALONE) -> Trained:
+          ranks: Ranks = ALONE, compiling: Compiling | None = None) -> Trained:
     """Trains the denoiser of a cell on one split; raises Diverged at the first loss that is not finite.
 
     The learning rate rises linearly over `warmup` steps; the moving average ignores its start by a ramped decay,
     min(ema, (1 + n)/(10 + n)); gradients are clipped to norm `clip`; on CUDA the network runs in bfloat16 unless told otherwise.
     checkpoints: where to go on from and what to leave to the next try; a training that was killed ends with the bits of one that
-    was not (on CUDA: in deterministic mode). ranks: the processes that share each batch, see `diffbench.parallel`.
+    was not (on CUDA: in deterministic mode). ranks: the processes that share each batch, see `diffbench.parallel`. compiling: decides whether
+    the network is compiled; left as it is where None.
     """
     settings = cell.train
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(cell, device))
@@ -55,6 +57,8 @@ def train(cell: Cell, split: Split, device: torch.device, progress: Progress = s
         if checkpoints is not None:
             state.restore(checkpoints.newest())
         model, parameters, optimizer = state.model, state.parameters, state.optimizer
+        if compiling is not None:
+            compiling.begin(model)
         first, since, before = state.step, time.perf_counter(), state.seconds
         while state.step < settings.steps:
             total = torch.zeros((), device=device)
@@ -76,8 +80,10 @@ def train(cell: Cell, split: Split, device: torch.device, progress: Progress = s
             if not math.isfinite(state.losses[-1]):
                 last = f"{state.losses[-2]:.4g}" if len(state.losses) > 1 else "none"
                 raise Diverged(f"the training loss became {state.losses[-1]} between steps {steps.start} and {steps.stop}; the last finite mean was {last}")
-            here = time.perf_counter() - since
+            here, behind = time.perf_counter() - since, state.seconds
             state.seconds = before + here
+            if compiling is not None:
+                compiling.look(model, state.seconds - behind, (settings.steps - state.step) / len(steps))
             progress(state.step, settings.steps, loss=state.losses[-1], images_per_second=(state.step - first) * settings.batch_size / here)
             if checkpoints is not None and ranks.rank == 0 and state.step < settings.steps and checkpoints.is_due():
                 checkpoints.write(state.step, state.saved())

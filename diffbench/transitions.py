@@ -1,4 +1,4 @@
-"""The posterior q(x_s | x_t, x_0) of any Gaussian process, from which ancestral steps and variational bounds are made."""
+"""What steps are made of: sums of tensors, and the posterior q(x_s | x_t, x_0) of any Gaussian process, which variational bounds need too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from torch import Tensor
 
 Scale = float | Tensor
 HALF_LEVEL = 1 / 255                  # half the width of one of 256 pixel values on [-1, 1]
+
+
+def weighted_sum(*terms: tuple[Scale, Tensor]) -> Tensor:
+    """a x + b y + ..., of (a, x), (b, y), ...; one pass over the data and no tensor of its own for each term after the first.
+
+    Terms have the shape and dtype of the first; a scale is a float, or a tensor that broadcasts to it.
+    """
+    (scale, x), *rest = terms
+    total = scale * x
+    for scale, x in rest:
+        total = torch.addcmul(total, scale, x) if isinstance(scale, Tensor) else total.add_(x, alpha=scale)
+    return total
 
 
 class Posterior(NamedTuple):

@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from diffbench.errors import DataError
+
 if TYPE_CHECKING:
     from diffbench.contracts import NoiseSchedule
     from diffbench.frechet import Moments
+
+
+def form(x: object) -> str:
+    """What a value is, in a few words, such as 'float32 [250, 3, 32, 32]' or 'tuple'."""
+    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 class Level(NamedTuple):
@@ -117,11 +124,23 @@ class Io:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images of one split: uint8 [N, C, H, W]; their labels, int64 [N], and the images that are their condition, uint8 [N, C, h, w]."""
+    """Images of one split: uint8 [N, C, H, W]; their labels, int64 [N], and the images that are their condition, uint8 [N, C, h, w].
+
+    Raises DataError for anything else: floats in [0, 1] taken for grey levels would be images that are nearly black.
+    """
 
     images: Tensor
     labels: Tensor | None = None
     conditions: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, dtype, dims in (("images", torch.uint8, 4), ("labels", torch.int64, 1), ("conditions", torch.uint8, 4)):
+            given = getattr(self, name)
+            if given is None and name != "images":
+                continue
+            if not isinstance(given, Tensor) or given.dtype != dtype or given.ndim != dims or len(given) != len(self.images):
+                wanted = {"images": "uint8 [N, C, H, W]", "labels": f"int64 [{len(self.images)}]", "conditions": f"uint8 [{len(self.images)}, C, h, w]"}
+                raise DataError(f"{name} of a split must be {wanted[name]}, got {form(given)}")
 
 
 @dataclass(frozen=True, kw_only=True)

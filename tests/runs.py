@@ -8,7 +8,7 @@ from diffbench.specs import digest
 NAMES = ("extractor", "train", "sample", "features", "evaluate")
 
 
-EXECUTION = {"device": "cpu", "threads": 1, "memory_share": 1.0, "checkpoint_seconds": 30.0, "is_deterministic": False, "plugins": [], "exclusive": False}
+EXECUTION = {"device": "cpu", "threads": 1, "memory_share": 1.0, "checkpoint_seconds": 30.0, "is_deterministic": False, "compile": "auto", "plugins": [], "exclusive": False}
 
 
 def attempted(store, claims, stage, execution):

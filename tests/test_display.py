@@ -37,6 +37,27 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch):
     assert "\x1b" not in console.file.getvalue()
 
 
+def test_a_long_stage_that_reports_nothing_is_still_said_to_run(monkeypatch):
+    from diffbench.cli import display
+
+    monkeypatch.setattr(display, "STILL_SECONDS", 0.02)
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.01)
+    told = Told(train=(1, None))
+    console = Console(file=io.StringIO(), width=80)
+    screen = Screen(told.state, console)
+    screen.begin()
+    screen.apply({"event": "stage_started", "t": 0, "key": told.key("train", 0)[:12], "try": 1})
+    end = time.monotonic() + 30
+    while len(console.file.getvalue().splitlines()) < 4 and time.monotonic() < end:
+        time.sleep(0.02)
+    screen.end()
+    time.sleep(0.1)
+    said = console.file.getvalue().splitlines()
+    assert len(said) >= 4 and all("1 running: train train 0" in line for line in said[-2:])
+    time.sleep(0.2)
+    assert console.file.getvalue().splitlines() == said
+
+
 LIVE = """
 import signal, sys, time
 from types import SimpleNamespace

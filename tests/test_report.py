@@ -19,16 +19,23 @@ COLUMNS = ("scheduler", "scheduler.steps")
 
 def row(cell_id, value, **other):
     return {"cell_id": cell_id, "status": "ok", "reason": "", "dataset": "digits", "backbone": "unet", "noise_schedule": "linear", "parameterization": "epsilon",
-            "objective": "mse", "conditioning": "cfg", "spacing": "uniform", "scheduler": "ddim", "steps": 10, "seed": 0, "fd_x": value, "fd_x_debiased": value - 1,
+            "objective": "mse", "conditioning": "cfg", "spacing": "uniform", "scheduler": "ddim", "steps": 10, "seed": 0, "noise_seed": other.get("seed", 0), "fd_x": value, "fd_x_debiased": value - 1,
             "fd_x_low": value - 2, "fd_x_high": value, "class_accuracy": 0.5, "extractor": "x", "extractor_key": "abc", "sample_count": 400, "reference_count": 300,
             "sample_images_per_second": 10.0, "sample_images_per_second_low": 9.0, "sample_images_per_second_high": 11.0, "throughput_batch_size": 20,
             "sample_images_per_anchor": 2.0, "sample_noisy": False,
             "parameters": 1000, "gmac_per_nfe": 0.1, "seconds_per_nfe": 0.01, "train_images_per_second": 100.0, **other}
 
 
-def written(tmp_path, rows):
-    facts = tables.Facts(name="t", floors={"digits:fd_x": {"fd_x": 1.5, "fd_x_debiased": 0.5, "fd_x_low": 0.1, "fd_x_high": 0.9}}, machine={"cpu": "some"})
-    tables.write(tmp_path, results.frame(rows), ROWS, COLUMNS, facts)
+SAME = ["dataset", "extractor_key", "sample_count"]
+MEANING = {"fd_x": {"metric": "fid", "better": "lower", "interval": True, "same": SAME},
+           "class_accuracy": {"metric": "class_accuracy", "better": "higher", "interval": False, "same": SAME}}
+FLOOR = {"fd_x": 1.5, "fd_x_debiased": 0.5, "fd_x_low": 0.1, "fd_x_high": 0.9}
+
+
+def written(tmp_path, rows, **facts):
+    facts = tables.Facts(**{"name": "t", "floors": {"digits:fd_x": FLOOR, "digits:class_accuracy": {"class_accuracy": 0.97}}, "machine": {"cpu": "some"},
+                            "columns": MEANING, "records": {r["cell_id"]: r for r in rows}, **facts})
+    tables.write(tmp_path, results.frame([{k: v for k, v in r.items() if k != "left_out"} for r in rows]), ROWS, COLUMNS, facts)
     return (tmp_path / "fid.md").read_text(), (tmp_path / "throughput.md").read_text()
 
 
@@ -38,7 +45,8 @@ def test_only_seeds_are_averaged(tmp_path):
     pivot = tables.pivot(frame, "fd_x", ROWS, COLUMNS)
     assert sorted(pivot.to_numpy().ravel()) == [6.5, 6.5, 12.5, 12.5], "two guidance scales are never one number"
     text, _ = written(tmp_path, rows)
-    assert "6.5 ± 6.4" in text and "mean over 2 seeds" in text and "| 1.5 " in text and "| 3 " in text
+    assert "6.5 (-0.853 to 11.9)" in text and "Each entry is the mean over seeds, never the best of them" in text and "(2 seeds)" in text
+    assert "| 1.5 " in text and "| 3 " in text
 
 
 def test_one_seed_shows_the_interval_and_the_best_is_bold(tmp_path):
@@ -46,6 +54,64 @@ def test_one_seed_shows_the_interval_and_the_best_is_bold(tmp_path):
     assert "**3 (1 to 3)**" in text and "5 (3 to 5)" in text
     assert "**Floor**: held-out real images of digits, measured in the same way, are at 1.5; debiased 0.5 (0.1 to 0.9)" in text
     assert "**This is not FID**" in text and "10 (9 to 11)" in speed
+
+
+def copied(share, low):
+    return {"near_copy_share": share, "near_copy_share_low": low, "near_copy_share_of_held_out": 0.01, "authenticity": 0.4, "authenticity_of_held_out": 0.5}
+
+
+def test_the_caption_names_rows_that_copy(tmp_path):
+    text, _ = written(tmp_path, [row("aa", 5.0, **copied(0.02, 0.005)), row("bb", 3.0, scheduler="ddpm", **copied(0.5, 0.4))])
+    assert ("**Near copies of training images** are 2 % to 50 % of a row's images, and 1 % of held-out real images of digits; "
+            "`authenticity` is 40 %, and 50 % for those.") in text
+    assert "**In 1 of 2 rows the whole 95 % interval lies above the held-out images; of these the distance says little:** `bb`." in text
+    text, _ = written(tmp_path, [row("aa", 5.0, **copied(0.02, 0.005))])
+    assert "No row's 95 % interval lies above the held-out images." in text
+    text, _ = written(tmp_path, [row("aa", 5.0)])
+    assert "Near copies" not in text
+    few = {k: v for k, v in copied(0.02, 0.0).items() if k != "near_copy_share_low"}
+    assert "Too few images for an interval." in written(tmp_path, [row("aa", 5.0, **few)])[0]
+
+
+def test_the_caption_says_what_real_and_copied_images_have(tmp_path):
+    text, _ = written(tmp_path, [row("a", 5.0)], copies={"digits:fd_x": FLOOR | {"fd_x": 0.25}})
+    assert "held-out real images of digits, measured in the same way, are at 1.5" in text and "**Copies**: training images themselves are at 0.25." in text
+    assert "**Ceiling**: held-out real images of digits, measured in the same way, are at 0.97." in text
+
+
+SEEDS = [(t, s) for t in range(2) for s in range(3)]
+
+
+def crossed(name, value):
+    """6 numbers with 1.0 between trainings and 0.5 between sampling seeds."""
+    return [row(f"{name}{t}{s}", value + t + s / 2, scheduler=name, seed=t, noise_seed=s) for t, s in SEEDS]
+
+
+def test_what_seeds_can_tell_stands_below_the_table(tmp_path):
+    rows = [r for i, name in enumerate(("ddim", "ddpm", "heun")) for r in crossed(name, 5.0 + (0, 0.02, 4)[i])]
+    for r, own in zip(rows, numpy.random.default_rng(2).normal(size=len(rows)), strict=True):
+        r["fd_x_debiased"] += 0.05 * own                                  # ddpm differs from ddim by noise, heun by 4
+    text, _ = written(tmp_path, rows)
+    assert "2 training x 3 sampling seeds" in text and "between trainings and" in text and "(training and sampling seeds are crossed)" in text
+    assert "Comparisons with the best (ddim), paired by seed: 2" in text and "in 80 of 100 repeats" in text
+    lines = {line.split("|")[1].strip(): line for line in text.split("### Differences")[1].splitlines() if line.startswith("| d") or line.startswith("| heun")}
+    assert "≈" in lines["ddpm"] and "≈" not in lines["heun"] and "1 in all, cannot be told from the best" in text
+    means, found = (pandas.read_csv(tmp_path / name) for name in ("means.csv", "differences.csv"))
+    assert means[means["column"] == "fd_x"]["design"].tolist() == ["crossed"] * 3 and means["training_sd"][0] == pytest.approx(0.707, abs=0.05)
+    heun = found[(found["column"] == "fd_x") & (found["scheduler"] == "heun")].iloc[0]
+    assert heun["comparisons"] == 2 and heun["p_holm"] < 1e-3 and not heun["may_be_best"] and heun["by_seed"].count(";") == 5 and heun["mean"] == pytest.approx(4.0, abs=0.03)
+
+
+def test_a_baseline_takes_the_place_of_the_best(tmp_path):
+    rows = crossed("ddim", 5.0) + crossed("ddpm", 6.0)
+    text, _ = written(tmp_path, rows, baseline=frozenset(r["cell_id"] for r in rows if r["scheduler"] == "ddpm"))
+    assert "### Differences of `fd_x` to the baseline: ddpm" in text and "Comparisons with the baseline (ddpm)" in text and "≈" not in text
+
+
+def test_rows_of_two_data_sets_stand_in_two_tables(tmp_path):
+    text, _ = written(tmp_path, [row("a", 5.0), row("b", 6.0, scheduler="ddpm"), row("c", 3.0, dataset="mnist"), row("d", 4.0, scheduler="ddpm", dataset="mnist")])
+    assert "lower is better: digits, 400 samples a row" in text and "lower is better: mnist, 400 samples a row" in text
+    assert "**5 (3 to 5)**" in text and "**3 (1 to 3)**" in text, "each is the best of its own"
 
 
 def test_cells_without_a_value_are_listed_with_their_reason(tmp_path):
@@ -56,10 +122,8 @@ def test_cells_without_a_value_are_listed_with_their_reason(tmp_path):
 
 def test_spreadsheets_are_not_given_formulas(tmp_path):
     (tmp_path / "cells").mkdir()
-    import json
-
     (tmp_path / "cells" / "a.json").write_text(json.dumps(row("a", 5.0, status="failed", reason="=HYPERLINK(1)")))
-    results.write_tables(tmp_path)
+    results.write_tables(tmp_path, {})
     assert "'=HYPERLINK(1)" in (tmp_path / "results.csv").read_text()
     assert pandas.read_parquet(tmp_path / "results.parquet")["reason"][0] == "=HYPERLINK(1)"
 

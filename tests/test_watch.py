@@ -224,7 +224,8 @@ def test_a_real_run_with_hooks_and_a_tracker_is_watched_from_outside(tmp_path, m
     assert run.returncode == 1 and "1 failed, 1 ok" in out, err
     watched.look()
     end = watched.state.as_json()
-    assert {s["status"] for s in seen} <= {"running", "finished"} and "running" in {s["status"] for s in seen} and end["status"] == "finished"
+    course = list(dict.fromkeys(s["status"] for s in seen))
+    assert course in (["running"], ["running", "finished"], ["waiting", "running"], ["waiting", "running", "finished"]) and end["status"] == "finished"
     done = [s["done"] for s in seen]
     assert done == sorted(done) and end["done"] == end["of"] and end["cells"] == {"ok": 1, "failed": 1}
     reports = [r for s in seen for r in s["running"] if r["stage"] == "train" and r["figures"]]

@@ -20,6 +20,8 @@ COMMANDS = {
     "check": ("diffbench.cli.check", "Run the conformance suite on components or packages."),
     "compare": ("diffbench.cli.compare", "Say which of two rows or runs is better, and whether the data can tell."),
     "bench": ("diffbench.cli.bench", "Time every component and the harness, or guard them against getting slower."),
+    "rerun": ("diffbench.cli.rerun", "Make one row of a run again from nothing, and say whether it is the same."),
+    "report": ("diffbench.cli.report", "Export a run for papers; copy a notebook to go on in beside it."),
     "export": ("diffbench.cli.export", "Write a run, with its artefacts, into one archive."),
     "import": ("diffbench.cli.import_", "Unpack an archive of a run; everything is verified first."),
     "gc": ("diffbench.cli.gc", "Remove from the store what no run names any more."),

@@ -12,7 +12,7 @@ import click
 from diffbench.cli.common import JSON
 
 if TYPE_CHECKING:
-    from diffbench.comparing import Comparison
+    from diffbench.pairs import Comparison, Difference
 
 
 @click.command()
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 @click.option("--metric", "metrics", multiple=True, metavar="COLUMN", help="Compare this column alone; may be repeated.")
 @JSON
 def command(run: Path, a: str, b: str | None, metrics: tuple[str, ...], as_json: bool) -> None:
-    """Compare B against A, pair by pair, with intervals.
+    """Compare B against A, seed by seed, with intervals.
 
     \b
     diffbench compare RUN A B        two sides of one run; a side is a cell id or its beginning, or conditions such as scheduler=ddim,steps=50
     diffbench compare RUN OTHER      all cells that two runs have in common: OTHER against RUN
 
-    A pair is two cells that agree in everything else, seed included. Exit code 1 where B is significantly worse in any column (p < 0.05, adjusted for
-    the number of columns), 2 where the two sides cannot be compared.
+    Two rows are paired that agree in everything but what is compared. Exit code 1 where B is significantly worse in any column of quality (p < 0.05
+    over all columns compared), 2 where the two sides cannot be compared.
     """
-    from diffbench import comparing
+    from diffbench import pairs
 
-    first = comparing.Run(run)
-    found = comparing.compare(first, a, b, columns=metrics) if b is not None else comparing.compare_runs(first, comparing.Run(a), columns=metrics)
+    first = pairs.Run(run)
+    found = pairs.compare(first, a, b, only=metrics) if b is not None else pairs.compare_runs(first, pairs.Run(a), only=metrics)
     if as_json:
-        click.echo(json.dumps(_without_nan(found.as_json())))
+        click.echo(json.dumps(found.as_json()))
     else:
         for line in _lines(found):
             click.echo(line)
@@ -45,23 +45,22 @@ def command(run: Path, a: str, b: str | None, metrics: tuple[str, ...], as_json:
 
 
 def _lines(found: Comparison) -> list[str]:
-    from diffbench.report.tables import markdown
+    from diffbench.report.layout import markdown
 
-    body = []
-    for d in found.differences:
-        verdict = "cannot tell" if math.isnan(d.p) or d.p >= 0.05 else "B is worse" if d.is_worse else "B is better"
-        interval = "" if math.isnan(d.low) else f"{d.low:.3g} to {d.high:.3g}"
-        body.append([d.column, f"{d.a:.4g}", f"{d.b:.4g}", f"{d.mean:+.3g}", interval, "" if math.isnan(d.p) else f"{d.p:.2g}",
-                     "" if math.isnan(d.resolvable) else f"{d.resolvable:.2g}", verdict, d.how])
-    table = markdown(["column", "A", "B", "B - A", "95 %", "p", "resolvable", "verdict", "by"], body)
-    return [f"A: {found.a}", f"B: {found.b}", *found.notes, "", table, "",
-            "resolvable: the smallest true difference that would be found in 80 % of such comparisons"]
+    lines = [f"A: {found.a}", f"B: {found.b}", f"{found.pairs} pairs of rows", *found.notes]
+    if found.differences:
+        body = [[d.column, f"{d.a:.4g}", f"{d.b:.4g}", f"{d.estimate.debiased:+.3g}", *_sure(d), d.verdict] for d in found.differences]
+        bases = "; ".join(dict.fromkeys(d.estimate.basis for d in found.differences))
+        lines += ["", markdown(["column", "A", "B", "B - A", "95 %", "p", "resolvable", "verdict"], body), "",
+                  f"B - A is without the bias of finitely many samples; intervals by {bases}.",
+                  f"p is Holm's, over {len(found.differences)} columns; resolvable: the true difference that 80 of 100 such comparisons find, each alone."]
+    if found.ratios:
+        body = [[r.column, f"{r.a:.4g}", f"{r.b:.4g}", f"{r.ratio:.3f}", "noisy" if r.is_noisy else ""] for r in found.ratios]
+        lines += ["", markdown(["cost", "A", "B", "B / A", ""], body), "",
+                  "Costs have no p: laps of one process do not tell what another start of it would give."]
+    return lines
 
 
-def _without_nan(value):
-    """NaN is no JSON: null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _sure(d: Difference) -> list[str]:
+    e = d.estimate
+    return ["", "", ""] if math.isnan(d.p) else [f"{e.low:+.3g} to {e.high:+.3g}", f"{d.p:.2g}", f"{e.resolvable:.2g}"]

@@ -17,6 +17,7 @@ from diffbench.events import Narrator
 from diffbench.watching import RunState
 
 LINE_SECONDS = 5.0                    # between plain progress lines
+STILL_SECONDS = 30.0                  # after which a plain line says that all is as it was: a long stage may report nothing
 LONG_SECONDS = 10.0                   # a stage that takes this long has plain lines of its own at its start and end
 
 
@@ -27,7 +28,8 @@ class Screen:
         self.state, self.console = state, console or Console(stderr=True)
         self.live: Live | None = None
         self.is_showing, self.last_line = False, time.monotonic()
-        self.lock = threading.RLock()                     # the live picture is drawn by a thread of its own
+        self.lock = threading.RLock()                     # the live picture is drawn by a thread of its own, and so are lines when nothing happens
+        self.has_ended = threading.Event()
 
     def begin(self) -> None:
         """Starts showing."""
@@ -36,10 +38,14 @@ class Screen:
             self.live = Live(get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=True)
             self.live.start()
             self.console.show_cursor(True)                # hidden, it would stay so where the process is killed
+        else:
+            self.has_ended.clear()
+            threading.Thread(target=self._keep_saying, daemon=True).start()
 
     def end(self) -> None:
         """Stops showing; a live picture vanishes."""
         self.is_showing = False
+        self.has_ended.set()
         if self.live is not None:
             self.live.stop()
             self.live = None
@@ -71,14 +77,14 @@ class Screen:
         if not self.is_showing or self.live is not None or now - self.last_line < LINE_SECONDS:
             return
         self.last_line = now
-        stages = list(self.state.running.values())
-        shown = "; ".join(map(named, stages[:2])) + (f"; and {len(stages) - 2} more" if len(stages) > 2 else "")
-        self.line(f"{head(self.state)}: {shown}" if shown else head(self.state))
+        with self.lock:
+            stages = list(self.state.running.values())
+            shown = "; ".join(map(named, stages[:2])) + (f"; and {len(stages) - 2} more" if len(stages) > 2 else "")
+            self.line(f"{head(self.state)}: {shown}" if shown else head(self.state))
 
-    def note(self, text: str) -> None:
-        """Something to know."""
-        if self.engine is not None:
-            self.console.print(Text(text, style="yellow"))
+    def _keep_saying(self) -> None:
+        while not self.has_ended.wait(STILL_SECONDS):
+            self.tick()
 
     def reasons(self) -> list[str]:
         """What went wrong, one line per stage."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--store", "whole_store", is_flag=True, help="Verify every artefact of the store; damaged ones are set aside.")
+@click.option("--environment", "as_environment", is_flag=True, help="Print what a run here and now would note in environment.json.")
 @PLUGIN
-def command(whole_store: bool, plugins: tuple[str, ...]) -> int:
+def command(whole_store: bool, as_environment: bool, plugins: tuple[str, ...]) -> int:
     """Explain the installation: Python, torch, devices, components, data sets, launchers, store; or verify a whole store.
 
     Exit code 1 where something is broken or was damaged.
@@ -23,6 +25,16 @@ def command(whole_store: bool, plugins: tuple[str, ...]) -> int:
     from diffbench.errors import DiffbenchError
     from diffbench.store import Store
 
+    if as_environment:
+        from diffbench.environment import environment
+        from diffbench.machine import resolve_device
+
+        try:
+            device = resolve_device("auto")
+        except ValueError as error:
+            raise DiffbenchError(str(error)) from None
+        click.echo(json.dumps(environment(device), indent=1))
+        return 0
     store = Store.default()
     if whole_store:
         if not store.root.is_dir():

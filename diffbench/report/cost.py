@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas
@@ -47,12 +47,19 @@ def relative(table: pandas.DataFrame) -> Callable[[pandas.DataFrame], str]:
 
 def networks(measured: pandas.DataFrame, naming: list[str]) -> tuple[list[str], list[list[str]]]:
     """(titles, body): what one network evaluation costs, by the columns that name a backbone; columns that nothing was measured for are left out."""
-    shown = [(column, title, form) for column, title, form in PARTS if column in measured and measured[column].notna().any()]
-    body = []
+    said: dict[tuple[str, ...], dict[str, str]] = {}
+    for key, title, value, form in network_numbers(measured, naming):
+        said.setdefault(key, {})[title] = form.format(value)
+    titles = [title for _, title, _ in PARTS if any(title in texts for texts in said.values())]
+    return [*naming, *titles], [[*key, *(texts.get(title, "") for title in titles)] for key, texts in said.items()]
+
+
+def network_numbers(measured: pandas.DataFrame, naming: list[str]) -> Iterator[tuple[tuple[str, ...], str, float, str]]:
+    """(values of the naming columns, title, median over the rows, its format) of each number that was measured."""
     for key, part in measured.groupby(naming, sort=False):
-        values = [part[column].dropna().astype("float64").median() * _scale(column) for column, _, _ in shown]
-        body.append([*key, *("" if pandas.isna(value) else form.format(value) for value, (_, _, form) in zip(values, shown, strict=True))])
-    return [*naming, *(title for _, title, _ in shown)], body
+        for column, title, form in PARTS:
+            if column in part and part[column].notna().any():
+                yield key, title, part[column].dropna().astype("float64").median() * _scale(column), form
 
 
 def _scale(column: str) -> float:

@@ -1,19 +1,21 @@
-"""fid.md and throughput.md: pivot tables with intervals, whose captions say what the numbers are."""
+"""fid.md, throughput.md and what belongs to them: tables with intervals, whose captions say what the numbers are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas
 
-from diffbench.report import cost
+from diffbench.columns import Columns
+from diffbench.report import captions, cost, quality
+from diffbench.report.layout import layout, markdown, named, pivot
 from diffbench.store import write_atomically
 
-STEPS = ("steps", "scheduler.steps")
+BETTER = {"lower": ("lower is better", "Floor"), "higher": ("higher is better", "Ceiling"), None: ("a flag: neither way is better", "Real")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,20 +25,26 @@ class Facts:
     name: str
     floors: dict[str, dict[str, float]]       # "dataset:column" -> values of held-out real images
     machine: dict[str, Any]
-    copies: dict[str, dict[str, float]] = field(default_factory=dict)         # the same of training images
+    columns: Columns                          # what the columns of metrics mean
+    copies: dict[str, dict[str, float]] = field(default_factory=dict)         # the same as floors of training images
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)    # by cell id, with left-out values
+    baseline: frozenset[str] = frozenset()    # ids of the cells others are compared with, where not with the best
 
 
 def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], facts: Facts) -> None:
-    """fid.md/.csv and throughput.md/.csv of a run."""
-    distance = distance_column(table)
-    if distance is not None:
-        parts = [f"# Fréchet distance, {facts.name}", _distance_caption(table, distance, facts),
-                 _section(table, distance, rows, columns, _with_interval(distance), f"`{distance}`, lower is better", best=min)]
-        if "class_accuracy" in table:
-            parts.append(_section(table, "class_accuracy", rows, columns, _share, "`class_accuracy`, higher is better", best=max))
-        parts.append(_not_measured(table))
-        write_atomically(folder / "fid.md", _joined(parts))
-        write_atomically(folder / "fid.csv", pivot(table, distance, rows, columns).to_csv().encode())
+    """fid.md and .csv, means.csv, differences.csv, throughput.md and .csv of a run."""
+    made = list(sheets(table, rows, columns, facts))
+    if made:
+        distance = made[0][0].column if _is_distance(made[0][0].column) else None
+        parts = [f"# {'Fréchet distance' if distance else 'Quality'}, {facts.name}", _caption(table, distance, [s for s, _ in made]),
+                 captions.copies(table)]
+        for s, part in made:
+            parts += [_title(s, part, made), *_floors(s, part, facts), quality.means_of(s), quality.summary(s)]
+            parts += [quality.differences_of(s)] if s.column == made[0][0].column else []
+        write_atomically(folder / "fid.md", _joined([*parts, _not_measured(table)]))
+        write_atomically(folder / "fid.csv", pivot(table, made[0][0].column, rows, columns).to_csv().encode())
+        for name, frame in zip(("means.csv", "differences.csv"), quality.as_frames([s for s, _ in made]), strict=True):
+            write_atomically(folder / name, frame.to_csv(index=False).encode())
     if table["sample_images_per_second"].notna().any():
         parts = [f"# Throughput, {facts.name}", cost.caption(table, facts.machine),
                  _section(table, "sample_images_per_second", rows, columns, cost.rate("sample_images_per_second"),
@@ -48,35 +56,25 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
         write_atomically(folder / "throughput.csv", pivot(table, "sample_images_per_second", rows, columns).to_csv().encode())
 
 
-def distance_column(table: pandas.DataFrame) -> str | None:
-    """The Fréchet distance's column: `fid` for Inception features, `fd_<extractor>` for others."""
-    return next((c for c in table.columns if c == "fid" or (c.startswith("fd_") and not c.endswith(("_debiased", "_low", "_high")))), None)
+def sheets(table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], facts: Facts) -> Iterator[tuple[quality.Sheet, pandas.DataFrame]]:
+    """Each column's sheet with its rows, the Fréchet distance first; rows that do not compare, such as those of two data sets, are on different sheets."""
+    for column in sorted((c for c in facts.columns if c in table), key=lambda c: not _is_distance(c)):
+        there = table[table[column].notna()]
+        same = [name for name in facts.columns[column]["same"] if name in table]
+        for _, part in there.groupby(same, sort=False, dropna=False):
+            yield quality.sheet(part, column, facts.columns[column]["better"], facts.records, rows, columns, facts.baseline), part
 
 
-def layout(table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """(row columns, column columns): as asked, and whatever else differs between cells joins the rows, so that only seeds are averaged."""
-    sides = [[_real(name, table) for name in side] for side in (rows, columns)]
-    kept = [[name for name in side if name in table.columns] for side in sides]
-    more = [name for name in table.columns
-            if ("." in name or name in ("dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing", "scheduler"))
-            and name not in (*kept[0], *kept[1]) and name != "scheduler.steps" and table[name].nunique(dropna=False) > 1]
-    if "steps" not in kept[0] + kept[1] and table.groupby(kept[0] + kept[1] + more, dropna=False)["steps"].nunique().max() > 1:
-        more.append("steps")
-    return kept[0] + more, kept[1]
-
-
-def pivot(table: pandas.DataFrame, value: str, rows: tuple[str, ...], columns: tuple[str, ...]) -> pandas.DataFrame:
-    """Mean of a column over seeds, laid out as asked."""
-    across, down = layout(table, rows, columns)[1], layout(table, rows, columns)[0]
-    shown = _named(table[table[value].notna()], across + down)
-    return shown.pivot_table(index=down, columns=across, values=value, aggfunc="mean", sort=False, dropna=False).dropna(how="all").dropna(how="all", axis=1)
+def _is_distance(column: str) -> bool:
+    """Whether it is a Fréchet distance: `fid` for Inception features, `fd_<extractor>` for others."""
+    return column == "fid" or column.startswith("fd_")
 
 
 def _section(table: pandas.DataFrame, value: str, rows: tuple[str, ...], columns: tuple[str, ...],
              show: Callable[[pandas.DataFrame], str], title: str, best: Callable[..., float]) -> str:
     """One pivot as Markdown, each entry shown from the rows behind it, the best in bold."""
     down, across = layout(table, rows, columns)
-    shown = _named(table[table[value].notna()], across + down)
+    shown = named(table[table[value].notna()], across + down)
     if shown.empty:
         return f"## {title}\n\nNothing was measured."
     means = shown.groupby(across + down, sort=False)[value].mean()
@@ -88,68 +86,50 @@ def _section(table: pandas.DataFrame, value: str, rows: tuple[str, ...], columns
     return f"## {title}\n\n{markdown(titles, body)}"
 
 
-def markdown(titles: list[str], body: list[list[Any]]) -> str:
-    """A Markdown table; '|' in a text is escaped."""
-    from tabulate import tabulate
-
-    clean = [[str(entry).replace("|", "\\|").replace("\n", " ") for entry in line] for line in body]
-    return tabulate(clean, headers=[t.replace("|", "\\|") for t in titles], tablefmt="pipe", disable_numparse=True)
+def _title(s: quality.Sheet, part: pandas.DataFrame, sheets: list[tuple[quality.Sheet, pandas.DataFrame]]) -> str:
+    """'`fd_pixels`, lower is better', and of which data set and how many samples where a column has several sheets."""
+    several = sum(other.column == s.column for other, _ in sheets) > 1
+    return f"## `{s.column}`, {BETTER[s.better][0]}" + (f": {part['dataset'].iloc[0]}, {part['sample_count'].iloc[0]} samples a row" if several else "")
 
 
-def _with_interval(column: str) -> Callable[[pandas.DataFrame], str]:
-    """'12.3 (debiased 11.8, 11.2 to 12.4)' for one seed; 'mean ± half-width over n seeds' for several."""
-    def show(part: pandas.DataFrame) -> str:
-        if len(part) > 1:
-            return f"{part[column].mean():.3g} ± {_half_width(part[column]):.2g}"
-        one = part.iloc[0]
-        if pandas.isna(one.get(f"{column}_low")):
-            return f"{one[column]:.3g}"
-        return f"{one[column]:.3g} ({one[f'{column}_low']:.3g} to {one[f'{column}_high']:.3g})"
-    return show
-
-
-def _share(part: pandas.DataFrame) -> str:
-    value = part["class_accuracy"]
-    return f"{100 * value.mean():.1f} %" + (f" ± {100 * _half_width(value):.1f}" if len(part) > 1 else "")
-
-
-def _half_width(values: pandas.Series) -> float:
-    """Half of a 95 % t-interval of the mean."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def _distance_caption(table: pandas.DataFrame, distance: str, facts: Facts) -> str:
-    ok = table[table[distance].notna()]
-    first = ok.iloc[0] if len(ok) else table.iloc[0]
-    seeds = ok["seed"].nunique()
-    lines = [f"Features: `{first['extractor']}` (weights `{first['extractor_key']}`). "
-             + ("" if distance == "fid" else "**This is not FID**: the features are not Inception's, and the values compare only within "
-                "tables of these weights. ")
-             + f"{first['sample_count']} generated images a row, {first['reference_count']} reference images."]
-    one_seed = ("Each entry is the conventional, biased value; in brackets the 95 % interval of its debiased value (block jackknife over the "
-                "generated images).")
-    lines.append(one_seed if seeds <= 1 else f"Each entry is the mean over {seeds} seeds with the half-width of its 95 % t-interval.")
-    for name, values in facts.floors.items():
-        dataset, _, column = name.rpartition(":")
-        if column == distance:
-            low, high = values.get(f"{column}_low"), values.get(f"{column}_high")
-            interval = "" if low is None else f"; debiased {values[f'{column}_debiased']:.3g} ({low:.3g} to {high:.3g})"
-            lines.append(f"**Floor**: held-out real images of {dataset}, measured in the same way, are at {values[column]:.3g}{interval}.")
-            if name in facts.copies:
-                lines.append(f"**Copies**: training images themselves are at {facts.copies[name][column]:.3g}. A model that only repeats them would be there; "
-                             "`near_copy_share` and `authenticity` tell it.")
-        elif column == "class_accuracy":
-            lines.append(f"The judge of class accuracy puts {100 * values[column]:.1f} % of held-out real images of {dataset} in their class.")
+def _caption(table: pandas.DataFrame, distance: str | None, sheets: list[quality.Sheet]) -> str:
+    there = table[table[sheets[0].column].notna()]
+    first, lines = there.iloc[0], []
+    if "reference_count" in there and pandas.notna(first["reference_count"]):
+        lines.append(f"Features: `{first['extractor']}` (weights `{first['extractor_key']}`). "
+                     + ("**This is not FID**: the features are not Inception's, and the values compare only within tables of these weights. "
+                        if distance not in (None, "fid") else "")
+                     + f"{first['sample_count']} generated images a row, {first['reference_count']} reference images.")
+    bases = dict.fromkeys(mean.basis for mean in sheets[0].means.values())
+    seeds = max(len(mean.seeds) for mean in sheets[0].means.values())
+    lines.append(("Each entry is the mean over seeds, never the best of them" if seeds > 1 else "Each entry is of one seed")
+                 + f": the conventional value, and in brackets the 95 % interval of the value without the bias of finitely many samples ({'; '.join(bases)})."
+                 + ("" if seeds > 1 else " What another training of the same network would give is not in it."))
     return "\n\n".join(lines)
+
+
+def _floors(s: quality.Sheet, part: pandas.DataFrame, facts: Facts) -> list[str]:
+    """What real images have in a column: those nobody has seen, and those of the training."""
+    lines = []
+    for name, values in facts.floors.items():
+        dataset = name.rpartition(":")[0]
+        if s.column not in values or dataset.partition("(")[0] != part["dataset"].iloc[0]:
+            continue
+        low, high, debiased = (values.get(f"{s.column}_{end}") for end in ("low", "high", "debiased"))
+        interval = "" if low is None else f" ({low:.3g} to {high:.3g})" if debiased in (None, values[s.column]) else \
+            f"; debiased {debiased:.3g} ({low:.3g} to {high:.3g})"
+        lines.append(f"**{BETTER[s.better][1]}**: held-out real images of {dataset}, measured in the same way, are at {values[s.column]:.3g}{interval}.")
+        if s.column in facts.copies.get(name, {}):
+            lines[-1] += (f" **Copies**: training images themselves are at {facts.copies[name][s.column]:.3g}. A model that only repeats them would be there; "
+                          "`near_copy_share` and `authenticity` tell it.")
+    return lines
 
 
 def _cost(table: pandas.DataFrame) -> str:
     """What one network evaluation costs, by backbone."""
     measured = table[table["parameters"].notna()]
     naming = ["backbone", *(c for c in table.columns if c.startswith("backbone."))]
-    return "## Cost of a network\n\n" + markdown(*cost.networks(_named(measured, naming), naming))
+    return "## Cost of a network\n\n" + markdown(*cost.networks(named(measured, naming), naming))
 
 
 def _not_measured(table: pandas.DataFrame) -> str:
@@ -160,19 +140,6 @@ def _not_measured(table: pandas.DataFrame) -> str:
     body = [[r["cell_id"], r["status"], ", ".join(r[k] for k in ("backbone", "noise_schedule", "conditioning", "scheduler")), r["reason"]]
             for _, r in bad.iterrows()]
     return f"## Not measured\n\n{markdown(['cell', 'status', 'what', 'why'], body)}"
-
-
-def _real(name: str, table: pandas.DataFrame) -> str:
-    """'scheduler.steps' is the column 'steps', which every scheduler has."""
-    return "steps" if name in STEPS else name
-
-
-def _named(table: pandas.DataFrame, names: list[str]) -> pandas.DataFrame:
-    """Empty entries of the naming columns as '-', so that they group and print."""
-    shown = table.copy()
-    for name in names:
-        shown[name] = shown[name].map(lambda v: "-" if v is None or (isinstance(v, float) and math.isnan(v)) else f"{v:g}" if isinstance(v, float) else str(v))
-    return shown
 
 
 def _joined(parts: list[str]) -> bytes:

@@ -134,7 +134,7 @@ def noted(path: Path, whose: Job | Driver) -> list[int]:
 
 def gone(pids: list[int]) -> None:
     """Fails unless these processes end soon."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while left := [pid for pid in pids if _is_running(pid)]:
         assert time.monotonic() < deadline, f"of the processes {pids} there are still {left}"
         time.sleep(0.05)

@@ -1,13 +1,20 @@
 """One image file as 8-bit pixels: one rule for each kind of file, and a reason wherever there are no pixels to be had."""
 
+import struct
+import zlib
+
 import numpy
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.components.test_image_folder import image_folder
 
 ENDINGS = ("png", "jpg", "tif", "webp", "gif", "bmp", "ppm")
+
+
+def pixels(dataset, path) -> torch.Tensor:
+    return dataset._fitted(dataset._picture(path).picture)
 
 
 def saved(path) -> bytes:
@@ -23,15 +30,25 @@ class TestDamagedFiles:
     def test_files_cut_at_every_length(self, tmp_path, ending):
         path = tmp_path / f"whole.{ending}"
         whole = saved(path)
-        expected = image_folder(tmp_path)._image(path)
+        expected = pixels(image_folder(tmp_path), path)
         path.unlink()
         for length in sorted({*range(0, len(whole), max(1, len(whole) // 40))}):
             cut = tmp_path / f"cut.{ending}"
             cut.write_bytes(whole[:length])
             try:                                              # a cut inside trailing bytes loses nothing
-                assert torch.equal(image_folder(tmp_path)._image(cut), expected), length
+                assert torch.equal(pixels(image_folder(tmp_path), cut), expected), length
             except ValueError as error:
                 assert str(error), length
+
+    @pytest.mark.parametrize("ending", ["png", "jpg"])
+    def test_a_file_that_ends_too_early_is_refused_whatever_pillow_was_told(self, tmp_path, monkeypatch, ending):
+        path = tmp_path / f"x.{ending}"
+        path.write_bytes(saved(path)[: -200 if ending == "png" else -60])
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+        assert Image.open(path).convert("RGB").size == (16, 16), "Pillow makes it look whole"
+        with pytest.raises(ValueError, match="truncated"):
+            pixels(image_folder(tmp_path), path)
+        assert ImageFile.LOAD_TRUNCATED_IMAGES, "it is left as others set it"
 
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_random_bytes_anywhere(self, tmp_path, ending):
@@ -44,7 +61,7 @@ class TestDamagedFiles:
                 content[int(rng.integers(min(len(content), 300)))] = int(rng.integers(256))
             path.write_bytes(bytes(content))
             try:
-                assert image_folder(tmp_path)._image(path).shape == (3, 16, 16)
+                assert pixels(image_folder(tmp_path), path).shape == (3, 16, 16)
             except ValueError as error:
                 assert str(error)
 
@@ -53,7 +70,7 @@ class TestPixels:
     def one(self, tmp_path, picture, ending="png", channels=1, **how):
         path = tmp_path / f"x.{ending}"
         picture.save(path, **how)
-        return image_folder(tmp_path, channels=channels)._image(path)
+        return pixels(image_folder(tmp_path, channels=channels), path)
 
     @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
     def test_16_bits_are_scaled_whatever_their_values(self, tmp_path, ending):
@@ -63,6 +80,15 @@ class TestPixels:
         assert self.one(tmp_path, Image.fromarray(ramp), ending).flatten().tolist() == list(range(256))
         if ending == "tif":
             assert self.one(tmp_path, Image.fromarray(ramp.astype(">u2")), ending).flatten().tolist() == list(range(256))
+
+    def test_of_colours_of_16_bits_the_upper_8_are_taken_and_that_is_said(self, tmp_path):
+        rows = b"".join(b"\0" + struct.pack(">48H", *[257 * y + 254] * 48) for y in range(16))
+        header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
+        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+        (tmp_path / "x.png").write_bytes(data)
+        assert image_folder(tmp_path)._picture(tmp_path / "x.png").changes == ("16 bits cut to 8",)
+        assert pixels(image_folder(tmp_path), tmp_path / "x.png")[0, :, 0].tolist() == [(257 * y + 254) >> 8 for y in range(16)]
 
     @pytest.mark.parametrize(("values", "mode", "found"), [
         (numpy.full((16, 16), 200, numpy.int32), "I", [1]), (numpy.full((16, 16), 65535, numpy.int32), "I", [255]),
@@ -79,14 +105,14 @@ class TestPixels:
         dataset = image_folder(tmp_path, channels=1)
         if isinstance(found, str):
             with pytest.raises(ValueError, match=found):
-                dataset._image(path)
+                pixels(dataset, path)
         else:
-            assert dataset._image(path).unique().tolist() == found
+            assert pixels(dataset, path).unique().tolist() == found
 
     def test_of_several_frames_the_first_is_taken(self, tmp_path):
         frames = [Image.new("L", (16, 16), value) for value in (50, 200)]
         frames[0].save(tmp_path / "x.tif", save_all=True, append_images=frames[1:])
-        assert image_folder(tmp_path, channels=1)._image(tmp_path / "x.tif").unique().tolist() == [50]
+        assert pixels(image_folder(tmp_path, channels=1), tmp_path / "x.tif").unique().tolist() == [50]
 
     def test_transparency_lies_on_black(self, tmp_path):
         palette = Image.new("P", (16, 16), 1)

@@ -1,5 +1,7 @@
 """KID, precision and recall, density and coverage, sliced Wasserstein: known values, two libraries, and who is not fooled."""
 
+import time
+
 import pytest
 import torch
 from diffbench_components.metrics.features import nearest, squared_distances
@@ -112,6 +114,31 @@ def test_collapse_is_precise_and_covers_nothing():
     y, x = normal(0, 500, 4), (0.01 * normal(1, 500, 4))
     found = values(REGISTRY.create("metric", "prdc"), x, y)
     assert found[""] == 1.0 and found["recall"] < 0.05 and found["coverage"] < 0.2
+
+
+def test_copies_of_the_reference_lie_on_edges_and_count_as_inside():
+    """Each lies in its own ball and, as the k-th neighbour, on the edge of k others on average: (k + 1)/k, to the last one, in any order."""
+    y = normal(0, 300, 7) + 1e4
+    found = values(REGISTRY.create("metric", "prdc", k=4), y.flip(0), y)
+    assert (found[""], found["recall"], found["density"], found["coverage"]) == (1.0, 1.0, pytest.approx(5 / 4, rel=1e-12), 1.0)
+    assert all(0 <= found[f"{name}_low"] <= found[f"{name}_high"] <= 1 for name in ("", "recall", "coverage"))
+
+
+def test_a_generator_that_gives_one_image_costs_no_more_than_others():
+    """All its distances are 0, which differences of squares do not give: worked out pair by pair they took 8 GB."""
+    x, y = normal(0, 1, 1024).expand(300, -1).clone(), normal(1, 300, 1024)
+    start = time.perf_counter()
+    found = values(REGISTRY.create("metric", "prdc"), x, y)
+    took = time.perf_counter() - start
+    start = time.perf_counter()
+    values(REGISTRY.create("metric", "prdc"), normal(2, 300, 1024), y)
+    assert found["recall"] == 0.0 and found["coverage"] <= 1.0 and took < 10 * (time.perf_counter() - start) + 1
+
+
+def test_sliced_wasserstein_without_a_block_is_that_of_the_others():
+    x, y, metric = normal(0, 203, 3), normal(1, 120, 3) + 0.2, REGISTRY.create("metric", "sliced_wasserstein", directions=8)
+    blocks = jackknife_blocks(203)
+    assert metric.measure(of(x), real(y))[""].left_out == pytest.approx([values(metric, x[blocks != j], y)[""] for j in range(20)], rel=1e-9)
 
 
 def test_sliced_wasserstein_in_one_dimension_is_the_distance_of_quantiles():

@@ -16,7 +16,7 @@ from tests.conftest import REGISTRY
 
 def noise_images(folder, count, seed=0):
     folder.mkdir(parents=True, exist_ok=True)
-    rng = numpy.random.default_rng([seed, *folder.name.encode()])
+    rng = numpy.random.default_rng([seed, *os.fsencode(folder.name)])
     for i in range(count):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=numpy.uint8)).save(folder / f"{i}.png")
 
@@ -58,7 +58,7 @@ class TestImageFolder:
         with pytest.raises(diffbench.DataError) as error:
             image_folder(folder).fingerprint()
         said = str(error.value)
-        assert "7 of 19 files" in said and "1 .txt left alone" in said and "damaged: skip" in said
+        assert "7 of 19 files" in said and "left alone: 1 .txt" in said and "damaged: skip" in said
         for name in ("cut.png", "empty.jpg", "text.png", "flipped.png", "dangling.png", "large.png: 64x48 pixels, expected 16x16; 'resize: crop'",
                      "link.png: a link that leads out of the folder"):
             assert name in said, name
@@ -193,3 +193,66 @@ class TestWhatIsNoImageOfOurs:
         assert len(image_folder(folder).fingerprint()) == 64
         (folder / "cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
         assert r"caf\xe9.png: not an image, or empty" in said_of(image_folder(folder))
+
+    def test_names_that_steer_a_terminal_or_break_a_line(self, folder):
+        (folder / "cat" / "a\nb\x1b[31m.png").write_bytes(b"")
+        assert r"cat/a\nb\x1b[31m.png: not an image, or empty" in said_of(image_folder(folder))
+
+    def test_classes_whose_names_are_no_text(self, folder):
+        noise_images(folder / os.fsdecode(b"\xe9"), 2)
+        assert r"too few images: \xe9 (2)" in said_of(image_folder(folder, labels=True))
+
+    def test_paths_that_lead_nowhere(self, tmp_path):
+        (tmp_path / "round").symlink_to(tmp_path / "round")
+        for path in (tmp_path / "round", tmp_path / "a\0b", "~nobody-of-this-name/images", tmp_path / "file"):
+            (tmp_path / "file").touch()
+            assert "is not a folder" in said_of(image_folder(path))
+
+    def test_a_folder_of_nothing_but_damaged_files_names_them_even_where_they_are_skipped(self, tmp_path):
+        for i in range(6):
+            (tmp_path / f"{i}.png").write_bytes(b"")
+        said = said_of(image_folder(tmp_path, damaged="skip"))
+        assert "has 0 usable images" in said and "6 of 6 files are unusable:\n  0.png: not an image, or empty" in said
+
+
+class TestRemark:
+    """What a plan and a row say of a folder."""
+
+    def test_nothing_of_images_as_they_should_be(self, folder):
+        assert image_folder(folder).remark() == ""
+
+    def test_each_kind_of_conversion_is_counted(self, folder):
+        pixels = numpy.random.default_rng(3).integers(0, 256, (7, 16, 16, 4), dtype=numpy.uint8)
+        Image.fromarray(pixels[0]).save(folder / "cat" / "rgba.png")
+        Image.fromarray(pixels[1, ..., 0]).save(folder / "cat" / "grey.png")
+        Image.fromarray(pixels[2, ..., 0]).save(folder / "dog" / "grey.png")
+        Image.fromarray(pixels[3, ..., :2], "LA").save(folder / "dog" / "la.png")
+        Image.fromarray(pixels[4, ..., 0].astype(numpy.uint16) * 257).save(folder / "dog" / "deep.png")
+        Image.fromarray(pixels[5, ..., :3]).quantize(8).save(folder / "dog" / "palette.png")
+        Image.fromarray(pixels[6, ..., 0] > 127).save(folder / "dog" / "bits.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(pixels[6, ..., :3]).save(folder / "dog" / "turned.png", exif=exif)
+        Image.fromarray(pixels[5, ..., :3]).save(folder / "dog" / "moving.gif", save_all=True, append_images=[Image.new("RGB", (16, 16))])
+        said = image_folder(folder).remark()
+        assert said.startswith("converted: 2 L to RGB, 2 P to RGB, 2 transparency laid on black, 1 1 to RGB, 1 I;16 to RGB, ") and said.endswith(" and 2 kinds more")
+        changes = image_folder(folder, channels=1).remark()
+        assert changes.startswith("converted: 13 RGB to L, ")
+        kinds = {path.name: image_folder(folder)._picture(path).changes for path in folder.rglob("*.*")}
+        assert kinds["deep.png"] == ("I;16 to RGB", "scaled to 8 bits") and kinds["la.png"] == ("LA to RGB", "transparency laid on black")
+        assert kinds["turned.png"] == ("turned by EXIF",) and kinds["palette.png"] == ("P to RGB",) and kinds["0.png"] == ()
+        assert kinds["moving.gif"][-1] == "first of several frames"
+
+    def test_sizes_are_listed_where_they_are_refused_and_counted_where_they_are_cropped(self, folder):
+        for i, size in enumerate([(40, 20), (40, 20), (5, 5)]):
+            Image.new("RGB", size, (i, 0, 0)).save(folder / "cat" / f"other{i}.png")
+        assert "\n  sizes: 12 16x16, 2 40x20, 1 5x5\n" in said_of(image_folder(folder))
+        assert image_folder(folder, resize="crop").remark() == "converted: 2 cropped and reduced, 1 cropped and enlarged"
+
+    def test_what_is_left_out_and_left_alone(self, folder):
+        (folder / "cat" / "x.png").write_bytes(b"")
+        for i in range(12):
+            (folder / f"notes.{i:02}").touch()
+        (folder / "README").touch()
+        said = image_folder(folder, damaged="skip").remark()
+        assert said.startswith("1 of 13 files unusable and left out, left alone: 1 .00, 1 .01, ") and said.endswith(" and 5 kinds more")

@@ -95,6 +95,7 @@ class Remembering(torch.nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)            # a busy core sees one image a second, and a run sees 330
 @pytest.mark.parametrize("channels", [3, 1], ids=["colour", "grey"])
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_numbers_are_those_of_two_libraries(extractor, weights_file, count, channels):

@@ -7,7 +7,7 @@ import pytest
 from tests.faults import harness, sweep
 
 pytestmark = pytest.mark.slow
-POINTS = 36
+POINTS = 24
 
 
 @pytest.fixture(scope="module")

@@ -154,12 +154,12 @@ class _Block(nn.Module):
 
     def forward(self, h: Tensor, c: Tensor | None, attended: Tensor | None) -> Tensor:
         normed, gate = self.norm_1(h, c)
-        h = h + _gated(self.attention(normed), gate)
+        h = _added(h, self.attention(normed), gate)
         if self.cross is not None:
             normed, _ = self.cross_norm(h)
             h = h + self.cross(normed, attended)
         normed, gate = self.norm_2(h, c)
-        return h + _gated(self.mlp(normed), gate)
+        return _added(h, self.mlp(normed), gate)
 
 
 class _Norm(nn.Module):
@@ -174,11 +174,11 @@ class _Norm(nn.Module):
         if self.steer is None:
             return self.norm(h), None
         shift, scale, *gate = self.steer(c)[:, None].split(h.shape[2], dim=2)       # [B, 1, D] each
-        return self.norm(h) * (1 + scale) + shift, gate[0] if gate else None
+        return torch.addcmul(shift, self.norm(h), 1 + scale), gate[0] if gate else None
 
 
-def _gated(out: Tensor, gate: Tensor | None) -> Tensor:
-    return out if gate is None else gate * out
+def _added(h: Tensor, out: Tensor, gate: Tensor | None) -> Tensor:
+    return h + out if gate is None else torch.addcmul(h, gate, out)
 
 
 def _positions(rows: int, columns: int, width: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,7 +60,7 @@ class Modulated(nn.Module):
         if not self.scales:
             return self.norm(h + steer)
         scale, shift = steer.chunk(2, dim=1)
-        return self.norm(h) * (1 + scale) + shift
+        return torch.addcmul(shift, self.norm(h), 1 + scale)
 
 
 class PixelAttention(nn.Module):

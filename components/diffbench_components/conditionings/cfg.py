@@ -28,7 +28,7 @@ class Cfg(Wrapper):
     2024, arXiv:2305.08891, section 3.4, there on the network's own output.
     """
 
-    scale: Annotated[float, Ge(0)] = sampling_option(3.0)         # w
+    scale: Annotated[float, Ge(0)] = sampling_option(3.0)         # w: 0 is unconditional, 1 plain conditional, more sharpens
     interval: tuple[float, float] = sampling_option((-WIDEST, WIDEST))                    # log SNR from and to which it guides
     rescale: Annotated[float, Interval(ge=0, le=1)] = sampling_option(0.0)                # share of the rescaling; the paper uses 0.7
     dropout: Annotated[float, Interval(gt=0, lt=1)] = 0.1         # share of training samples without their condition
@@ -69,7 +69,7 @@ class Cfg(Wrapper):
             both = denoise(torch.cat([x_t, x_t]), t, torch.cat([cond, cond]), drop)
             (x0_cond, x0_null), (eps_cond, eps_null) = both.x0.chunk(2), both.eps.chunk(2)
             variance = None if both.variance is None else both.variance.chunk(2)[0]
-            x0_hat, eps_hat = x0_null + w * (x0_cond - x0_null), eps_null + w * (eps_cond - eps_null)
+            x0_hat, eps_hat = torch.lerp(x0_null, x0_cond, w), torch.lerp(eps_null, eps_cond, w)
             if self.rescale == 0:
                 return Prediction(x0=x0_hat, eps=eps_hat, variance=variance)
             spread = x0_hat.flatten(1).std(1)                                             # [B]

@@ -24,7 +24,7 @@ class ClassifierGuidance(Wrapper):
     """
 
     inner: Conditioning = None_()                                 # how a condition enters the network itself
-    scale: Annotated[float, Ge(0)] = sampling_option(1.0)         # w
+    scale: Annotated[float, Ge(0)] = sampling_option(1.0)         # w: 0 is unconditional, 1 plain conditional, more sharpens
 
     examples = ({}, {"inner": "film", "scale": 2.0})
 

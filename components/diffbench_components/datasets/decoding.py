@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -13,29 +15,36 @@ if TYPE_CHECKING:
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x0112, 258, 262              # numbers of TIFF tags; EXIF uses them too
 
 
-def decoded(path: Path, channels: int) -> Image:
+class Decoded(NamedTuple):
+    """A picture, and what was done to it that a reader of results should know, in a few words each, such as 'CMYK to RGB'."""
+
+    picture: Image
+    changes: tuple[str, ...]
+
+
+def decoded(path: Path, channels: int) -> Decoded:
     """The picture in a file as mode L (channels = 1) or RGB (channels = 3); raises ValueError with the reason where there is none.
 
     - Grey of more than 8 bits (Pillow's modes I;16 and I) is read as 0..65535, floats (mode F) as 0..1; other values are refused.
-      v becomes round(255 v/white), whatever the other pixels are.
+      v becomes round(255 v/white), whatever the other pixels are. Of colours of 16 bits Pillow keeps the upper 8.
     - Palettes, 1 bit, CMYK and other colour spaces are converted by Pillow; colour profiles are not applied.
     - Transparency is laid on black. Rotations in EXIF are applied; EXIF that cannot be read is as none.
     - Of several frames or pages the first is taken.
     - More pixels than Pillow's limit (Image.MAX_IMAGE_PIXELS, 89 million) are refused before they are decoded.
+    - A file that ends too early is refused, also where Pillow was told to fill up the rest (ImageFile.LOAD_TRUNCATED_IMAGES).
     """
     from PIL import Image, UnidentifiedImageError
 
     if not path.is_file():
         raise ValueError("a broken link" if path.is_symlink() else "not a regular file")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _whole_files():
             warnings.simplefilter("ignore")                   # what cannot be decoded raises; Pillow warns of oddities such as broken EXIF
             with Image.open(path) as opened:
                 pixels, limit = opened.width * opened.height, Image.MAX_IMAGE_PIXELS
                 if limit is not None and pixels > limit:
                     raise ValueError(f"{opened.width}x{opened.height} pixels, more than Pillow's limit of {limit}")
-                opened.load()
-                return _turned(_converted(opened, "L" if channels == 1 else "RGB"), opened)
+                return _decoded(opened, "L" if channels == 1 else "RGB")
     except UnidentifiedImageError:
         raise ValueError("not an image, or empty") from None
     except Image.DecompressionBombError as error:
@@ -44,6 +53,33 @@ def decoded(path: Path, channels: int) -> Image:
         raise ValueError(getattr(error, "strerror", None) or str(error) or f"cannot be decoded ({type(error).__name__})") from error
     except Exception as error:                                # decoders of damaged files raise nearly anything: struct.error, KeyError, MemoryError
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _decoded(opened: Image, mode: str) -> Decoded:
+    is_wide = opened.mode.startswith("I")
+    is_cut = not is_wide and any(";16" in str(tile[-1]) for tile in opened.tile)      # how the file holds its pixels; gone once they are loaded
+    opened.load()
+    is_transparent = "A" in opened.getbands() or "transparency" in opened.info
+    changes = [said for said, applies in (
+        (f"{opened.mode} to {mode}", opened.mode != mode), ("scaled to 8 bits", is_wide or opened.mode == "F"), ("16 bits cut to 8", is_cut),
+        ("transparency laid on black", is_transparent)) if applies]
+    upright = _converted(opened, mode)
+    picture = _turned(upright, opened)
+    changes += ["turned by EXIF"] if picture is not upright else []
+    changes += ["first of several frames"] if getattr(opened, "is_animated", False) else []
+    return Decoded(picture, tuple(changes))
+
+
+@contextmanager
+def _whole_files() -> Iterator[None]:
+    """A switch of Pillow's that makes damaged files look whole, which other libraries of this process may have set, is off."""
+    from PIL import ImageFile
+
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _converted(picture: Image, mode: str) -> Image:

@@ -27,7 +27,7 @@ class GaussianMixture(Dataset):
     """
 
     size: Annotated[int, Interval(ge=4, le=64)] = 8           # height and width
-    components: Annotated[int, Interval(ge=2, le=12)] = 4     # K
+    components: Annotated[int, Interval(ge=2, le=12)] = 4     # K, how many Gaussians there are, each a class
     separation: Annotated[float, Interval(gt=0, le=1)] = 0.6  # amplitude of the means
     std: Annotated[float, Interval(ge=0.02, le=1)] = 0.1      # of every pixel around its mean; below 0.02 rounding would make copies
     draw: Annotated[int, Interval(ge=0, lt=2**63)] = 0        # seed of the images

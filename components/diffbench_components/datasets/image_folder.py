@@ -7,18 +7,22 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
 from diffbench import DataError, Dataset, OptionError, Split, incidental_option, split_indices
-from diffbench_components.datasets.decoding import decoded
+from diffbench_components.datasets.decoding import Decoded, decoded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 UNREAD = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga")          # images as well, but not ours to decode
 SHOWN = 20                                                    # unusable files, or classes, named in a message
+KINDS = 8                                                     # sizes, or endings, named in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +32,9 @@ class ImageFolder(Dataset):
     Every file is looked at before anything is trained, and all that cannot be used are named together: damaged ones, other sizes,
     links that lead out of the folder or to another folder, images beyond Pillow's limit against decompression bombs, images with the
     very pixels of another (they could fall into two splits), with `labels` images that lie in no class folder. Files whose ending is
-    no image's are left alone. How each kind of file becomes 8-bit pixels is said in `decoding`. Classes are those with usable images;
-    splits are stratified by class, and each class must be in all three.
+    no image's are left alone. How each kind of file becomes 8-bit pixels is said in `decoding`; how many of each were converted, resized,
+    left out or left alone stands in the plan and in every row. Classes are those with usable images; splits are stratified by class, and each
+    class must be in all three.
     """
 
     path: str = incidental_option()                           # the folder
@@ -59,23 +64,27 @@ class ImageFolder(Dataset):
     def fingerprint(self) -> str:
         self._cut()                                           # too few images are a mistake before anything is trained
         whole = hashlib.sha256()
-        for path, _ in self._images():
+        for path, _ in self._look().images:
             whole.update(os.fsencode(path.relative_to(self._root())) + b"\0" + hashlib.sha256(path.read_bytes()).digest())
         return whole.hexdigest()
 
+    def remark(self) -> str:
+        return self._look().remark
+
     def load(self) -> dict[str, Split]:
-        images = torch.stack([image for _, image in self._images()])      # [N, C, H, W]
+        images = torch.stack([image for _, image in self._look().images]) # [N, C, H, W]
         cut, labels = self._cut()
         return {name: Split(images=images[index], labels=None if labels is None else labels[index]) for name, index in cut.items()}
 
     def _cut(self) -> tuple[dict[str, Tensor], Tensor | None]:
         """(indices of the images of each split, labels int64 [N] or None); raises DataError where a split or a class in it is empty."""
-        paths = [path for path, _ in self._images()]
+        paths = [path for path, _ in self._look().images]
         shares = {"train": 1 - self.reference_share - self.held_out_share, "reference": self.reference_share, "held_out": self.held_out_share}
         names = self._class_names() if self.labels else ["all images"]
         labels = torch.tensor([names.index(self._class_of(path)) if self.labels else 0 for path in paths])
         cut = split_indices(labels, shares)
-        few = [f"{name} ({int((labels == k).sum())})" for k, name in enumerate(names) if not all((labels[index] == k).any() for index in cut.values())]
+        few = [f"{_printable(name)} ({int((labels == k).sum())})" for k, name in enumerate(names)
+               if not all((labels[index] == k).any() for index in cut.values())]
         if few:
             more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
             raise DataError(f"image_folder: every class must be in each of the three splits, and these of {self._root()} have too few images: "
@@ -83,34 +92,31 @@ class ImageFolder(Dataset):
         return cut, labels if self.labels else None
 
     def _root(self) -> Path:
-        root = Path(self.path).expanduser()
+        root = Path(os.path.expanduser(self.path))            # Path's own raises where there is no such user
         if not root.is_dir():
-            raise DataError(f"image_folder: {root.resolve()} is not a folder")
+            raise DataError(f"image_folder: {os.path.abspath(root)} is not a folder")
         return root
 
     def _class_of(self, path: Path) -> str:
         return path.relative_to(self._root()).parts[0]
 
     def _class_names(self) -> list[str]:
-        names = sorted({self._class_of(path) for path, _ in self._images()})
+        names = sorted({self._class_of(path) for path, _ in self._look().images})
         if len(names) < 2:
             raise DataError(f"image_folder: labels: true takes the class from subfolders, and {self._root()} has usable images in {len(names)} of them; "
                             "make one per class")
         return names
 
-    def _images(self) -> tuple[tuple[Path, Tensor], ...]:
-        """Every usable file with its image, uint8 [C, H, W]; raises DataError that names all that are not."""
+    def _look(self) -> "_Look":
+        """Every usable file with its image; raises DataError that names all that are not."""
         found, unread = [], []
         for folder, folders, names in os.walk(self._root(), onerror=unread.append):
             found += [Path(folder, name) for name in names] + [path for path in (Path(folder, name) for name in folders) if path.is_symlink()]
         closed = tuple((Path(error.filename), error.strerror) for error in unread)
         return _looked_at(self, tuple((p, *_state(p)) for p in sorted(found)), closed)
 
-    def _image(self, path: Path) -> Tensor:
-        """One file as uint8 [C, H, W]; raises ValueError with the reason where it cannot be used."""
-        import numpy
-        from PIL import Image, ImageOps
-
+    def _picture(self, path: Path) -> Decoded:
+        """One file in whatever size it has; raises ValueError with the reason where it cannot be used."""
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root())):
             raise ValueError("a link that leads out of the folder")
         if path.is_dir():
@@ -119,13 +125,62 @@ class ImageFolder(Dataset):
             raise ValueError(f"{path.suffix.lower()} is not read; convert it to .png")
         if self.labels and path.parent == self._root():
             raise ValueError("an image that lies in no class folder")
-        picture = decoded(path, self.channels)
+        return decoded(path, self.channels)
+
+    def _fitted(self, picture: "Image") -> Tensor:
+        """A picture as uint8 [C, H, W]; raises ValueError where it has another size and must not be resized."""
+        import numpy
+        from PIL import Image, ImageOps
+
         if self.resize == "crop":
             picture = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.LANCZOS)
         elif picture.size != (self.size, self.size):
-            raise ValueError(f"{picture.width}x{picture.height} pixels, expected {self.size}x{self.size}; 'resize: crop' makes them alike")
+            raise ValueError(f"{_by(picture.size)} pixels, expected {_by((self.size, self.size))}; 'resize: crop' makes them alike")
         pixels = torch.from_numpy(numpy.array(picture))       # [H, W] or [H, W, 3]
         return pixels[None] if self.channels == 1 else pixels.permute(2, 0, 1).contiguous()
+
+
+class _Look(NamedTuple):
+    """What is in a folder."""
+
+    images: tuple[tuple[Path, Tensor], ...]                   # usable files, each with uint8 [C, H, W]
+    remark: str                                               # what was left out and what was converted, "" where nothing
+
+
+@functools.lru_cache(maxsize=2)
+def _looked_at(dataset: ImageFolder, listing: tuple[tuple[Path, int, int], ...], closed: tuple[tuple[Path, str], ...]) -> _Look:
+    root, wanted = dataset._root(), (dataset.size, dataset.size)
+    found = [path for path, *_ in listing]
+    files = [p for p in found if p.suffix.lower() in SUFFIXES + UNREAD or p.is_dir()]
+    good: dict[bytes, tuple[Path, Tensor]] = {}               # by their pixels
+    bad = [f"{_said(path, root)}: {why}" for path, why in closed]
+    sizes, changes = Counter[str](), Counter[str]()
+    for path in files:
+        try:
+            picture, changed = dataset._picture(path)
+            sizes[_by(picture.size)] += 1
+            image = dataset._fitted(picture)
+        except ValueError as error:
+            bad.append(f"{_said(path, root)}: {error}")
+            continue
+        same = good.setdefault(hashlib.sha256(image.numpy().tobytes()).digest(), (path, image))
+        if same[0] == path:
+            resized = () if picture.size == wanted else (("cropped and enlarged" if min(picture.size) < dataset.size else "cropped and reduced"),)
+            changes.update((*changed, *resized))
+        else:
+            bad.append(f"{_said(path, root)}: the very pixels of {_said(same[0], root)}")
+    ignored = Counter(_printable(p.suffix.lower()) or "no ending" for p in set(found) - set(files))
+    left_alone = f"left alone: {_counted(ignored)}" if ignored else ""
+    out_of, among = f"{len(bad)} of {len(files) + len(closed)} files", f" ({left_alone})" if left_alone else ""
+    named = "\n  ".join(bad[:SHOWN]) + (f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
+    if bad and dataset.damaged == "error":
+        census = f"\n  sizes: {_counted(sizes)}" if dataset.resize == "none" and set(sizes) - {_by(wanted)} else ""
+        raise DataError(f"image_folder: {out_of} in {root} are unusable{among}; mend or remove them, or write 'damaged: skip':{census}\n  {named}")
+    if len(good) < 5:
+        why = f"; {out_of} are unusable:\n  {named}" if bad else ""
+        raise DataError(f"image_folder: {root} has {len(good)} usable images, and three splits need at least 5{among}{why}")
+    parts = (f"{out_of} unusable and left out" if bad else "", left_alone, f"converted: {_counted(changes)}" if changes else "")
+    return _Look(tuple(good.values()), ", ".join(part for part in parts if part))
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -135,32 +190,21 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _said(path: Path, root: Path) -> str:
-    """A path below the folder, also where its name is no text."""
-    return os.fsencode(path.relative_to(root)).decode(errors="backslashreplace")
+    """A path below the folder, in one line of text."""
+    return _printable(os.fspath(path.relative_to(root)))
 
 
-@functools.lru_cache(maxsize=2)
-def _looked_at(dataset: ImageFolder, listing: tuple[tuple[Path, int, int], ...], closed: tuple[tuple[Path, str], ...]) -> tuple[tuple[Path, Tensor], ...]:
-    root = dataset._root()
-    found = [path for path, *_ in listing]
-    files = [p for p in found if p.suffix.lower() in SUFFIXES + UNREAD or p.is_dir()]
-    ignored = Counter(p.suffix.lower() or "no ending" for p in set(found) - set(files))
-    good: dict[bytes, tuple[Path, Tensor]] = {}               # by their pixels
-    bad = [f"{_said(path, root)}: {why}" for path, why in closed]
-    for path in files:
-        try:
-            image = dataset._image(path)
-        except ValueError as error:
-            bad.append(f"{_said(path, root)}: {error}")
-            continue
-        same = good.setdefault(hashlib.sha256(image.numpy().tobytes()).digest(), (path, image))
-        if same[0] != path:
-            bad.append(f"{_said(path, root)}: the very pixels of {_said(same[0], root)}")
-    left_alone = f" ({', '.join(f'{n} {ending}' for ending, n in sorted(ignored.items()))} left alone)" if ignored else ""
-    if bad and dataset.damaged == "error":
-        more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise DataError(f"image_folder: {len(bad)} of {len(files) + len(closed)} files in {root} are unusable{left_alone}; mend or remove them, "
-                        f"or write 'damaged: skip':\n  " + "\n  ".join(bad[:SHOWN]) + more)
-    if len(good) < 5:
-        raise DataError(f"image_folder: {root} has {len(good)} usable images, and three splits need at least 5{left_alone}")
-    return tuple(good.values())
+def _printable(name: str) -> str:
+    """A name as one line of text, also where its bytes are none or steer a terminal."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _counted(kinds: Counter[str]) -> str:
+    """'12 RGBA to RGB, 3 turned by EXIF', the most frequent first."""
+    ordered = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    return ", ".join(f"{n} {kind}" for kind, n in ordered[:KINDS]) + (f" and {len(ordered) - KINDS} kinds more" if len(ordered) > KINDS else "")

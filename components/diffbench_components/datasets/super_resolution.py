@@ -43,6 +43,9 @@ class SuperResolution(Dataset):
     def fingerprint(self) -> str:
         return self.inner.fingerprint()
 
+    def remark(self) -> str:
+        return self.inner.remark()
+
     def load(self) -> dict[str, Split]:
         if misfit := self._misfit():
             raise DataError(misfit)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
 
 from diffbench import DataError, Diverged, Evidence, Extractor, Jackknife, Real, SampleMetric, blocks_of, jackknifed
+
+if TYPE_CHECKING:
+    from diffbench import Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,9 @@ class InceptionScore(SampleMetric):
 
     def column(self, extractor: Extractor) -> str:
         return f"inception_score{extractor.column_suffix}"
+
+    def why_not(self, cell: Cell) -> str | None:
+        return None if cell.sample.count >= self.splits else f"{self.splits} parts need as many samples, and sample.count is {cell.sample.count}"
 
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
         if generated.logits is None or len(generated.logits) < self.splits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -16,22 +15,22 @@ from diffbench_components.metrics.features import nearest, pair_of
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation(SampleMetric):
-    """Nearest neighbours of generated images among the training images, each number beside that of held-out real images.
+    """Nearest neighbours of generated images among the training images; in a row beside those of held-out real images.
 
     Distances in pixels are root mean squares over an image, in grey levels / 255, so in [0, 1].
     `near_copy_share`: share of images that are `ratio` times nearer to one training image than to any other, or within `level` of one.
     `nn_distance_train`, `nn_distance_held_out`: median distance to the nearest image of that split, in pixels; of two splits of different size the
     larger has nearer neighbours. `nn_distance_train_in_features`: the same in the extractor's features.
     `authenticity`: share of images that are farther from their nearest training image, in features, than that is from its own nearest; copies have 0.
-    "<name>_of_held_out": the same of real images nobody has seen, which is what a model that generalises has. A low `authenticity` may also mean
-    that the features see little: it is a flag, not a rank. "_low", "_high": 95 % over generated samples.
+    Beside each, as "<name>_of_held_out", a row has the same of real images nobody has seen, which is what a model that generalises has; it is
+    measured once. A low `authenticity` may also mean that the features see little: it is a flag, not a rank. "_low", "_high": 95 % over samples.
     Source: Yoon et al. 2023 ("Diffusion probabilistic models generalize when they fail to memorize") for the ratio; Alaa et al. 2022,
     arXiv:2102.08921, for authenticity, as in Stein et al. 2023, arXiv:2306.04675.
     """
 
     default_of_kind: ClassVar[bool] = True
     needs_training: ClassVar[bool] = True
-    directions: ClassVar[Mapping[str, bool]] = {"authenticity": True}
+    beside_held_out: ClassVar[bool] = True
 
     ratio: Annotated[float, Interval(gt=0, lt=1)] = 1 / 3         # distance to the nearest over that to the second nearest
     level: Annotated[float, Gt(0)] = 2 / 255                      # root mean square below which two images count as one
@@ -42,16 +41,9 @@ class Memorisation(SampleMetric):
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
         if real.train is None or min(len(real.train.images), len(real.held_out.images)) < 2:
             raise DataError("memorisation needs at least two training and two held-out images")
-        blocks = blocks_of(generated)
-        of_generated = self._seen(generated, real)
-        of_held_out = of_generated if generated is real.held_out else self._seen(real.held_out, real)
-        measured: dict[str, float | Jackknife] = {}
-        for name, values in of_generated.items():
-            is_share = values.dtype == torch.bool
-            measured["" if name == "near_copy_share" else name] = jackknifed_share(values, blocks) if is_share else _median(values, blocks)
-            if name in of_held_out:
-                still = of_held_out[name]
-                measured[f"{name}_of_held_out"] = float(still.double().mean() if is_share else still.median())
+        blocks, measured = blocks_of(generated), {}
+        for name, values in self._seen(generated, real).items():
+            measured["" if name == "near_copy_share" else name] = jackknifed_share(values, blocks) if values.dtype == torch.bool else _median(values, blocks)
         return measured
 
     def _seen(self, some: Evidence, real: Real) -> dict[str, Tensor]:

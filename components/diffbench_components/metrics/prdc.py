@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from diffbench import DataError, Evidence, Extractor, Jackknife, Real, SampleMetric, blocks_of, jackknife, jackknifed_mean, jackknifed_share
 from diffbench_components.metrics.features import in_rows, nearest, pair_of, squared_distances
+
+if TYPE_CHECKING:
+    from diffbench import Cell
 
 BLOCKS = 20
 EDGE = 1 + 1e-9                       # a point on the edge of a ball is inside, however rounding falls
@@ -39,6 +42,10 @@ class Prdc(SampleMetric):
 
     def column(self, extractor: Extractor) -> str:
         return "precision"
+
+    def why_not(self, cell: Cell) -> str | None:
+        count = cell.sample.count
+        return None if count > self.k else f"balls that reach to neighbour {self.k} need more than {self.k} samples, and sample.count is {count}"
 
     def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
         x, y = pair_of(generated, real.reference, "precision and recall")

@@ -7,7 +7,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from diffbench import Level, Parameterization, Prediction
+from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class Edm(Parameterization):
 
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
         norm, sd = self._norm(level), self.sigma_data
-        x0_hat = (level.alpha * sd**2 / norm**2) * x_t + (level.sigma * sd / norm) * out
-        eps_hat = (level.sigma / norm**2) * x_t - (level.alpha * sd / norm) * out      # (x - alpha x0_hat)/sigma, sigma cancelled
+        x0_hat = weighted_sum((level.alpha * sd**2 / norm**2, x_t), (level.sigma * sd / norm, out))
+        eps_hat = weighted_sum((level.sigma / norm**2, x_t), (-level.alpha * sd / norm, out))     # (x - alpha x0_hat)/sigma, sigma cancelled
         return Prediction(x0=x0_hat, eps=eps_hat)
 
     def _norm(self, level: Level) -> float | Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffbench import Level, Parameterization, Prediction
+from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,4 +29,4 @@ class Epsilon(Parameterization):
         return eps
 
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
-        return Prediction(x0=(x_t - level.sigma * out) / level.alpha, eps=out)
+        return Prediction(x0=weighted_sum((1 / level.alpha, x_t), (-level.sigma / level.alpha, out)), eps=out)

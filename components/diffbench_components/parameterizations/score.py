@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffbench import Level, Parameterization, Prediction
+from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,4 +28,4 @@ class Score(Parameterization):
         return -eps / level.sigma
 
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
-        return Prediction(x0=(x_t + level.sigma**2 * out) / level.alpha, eps=-level.sigma * out)
+        return Prediction(x0=weighted_sum((1 / level.alpha, x_t), (level.sigma**2 / level.alpha, out)), eps=-level.sigma * out)

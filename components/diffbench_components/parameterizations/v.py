@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffbench import Level, Parameterization, Prediction
+from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,6 @@ class V(Parameterization):
 
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
         norm = level.alpha**2 + level.sigma**2
-        x0_hat = (level.alpha / norm) * x_t - (level.sigma / norm) * out
-        eps_hat = (level.sigma / norm) * x_t + (level.alpha / norm) * out
+        x0_hat = weighted_sum((level.alpha / norm, x_t), (-level.sigma / norm, out))
+        eps_hat = weighted_sum((level.sigma / norm, x_t), (level.alpha / norm, out))
         return Prediction(x0=x0_hat, eps=eps_hat)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffbench import Level, Parameterization, Prediction
+from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,4 +25,4 @@ class Velocity(Parameterization):
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
         _, alpha, sigma, d_alpha, d_sigma = level
         d = alpha * d_sigma - sigma * d_alpha
-        return Prediction(x0=(d_sigma / d) * x_t - (sigma / d) * out, eps=(alpha / d) * out - (d_alpha / d) * x_t)
+        return Prediction(x0=weighted_sum((d_sigma / d, x_t), (-sigma / d, out)), eps=weighted_sum((alpha / d, out), (-d_alpha / d, x_t)))

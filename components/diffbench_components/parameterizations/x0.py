@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffbench import Level, Parameterization, Prediction
+from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,4 +21,4 @@ class X0(Parameterization):
         return x_0
 
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
-        return Prediction(x0=out, eps=(x_t - level.alpha * out) / level.sigma)
+        return Prediction(x0=out, eps=weighted_sum((1 / level.sigma, x_t), (-level.alpha / level.sigma, out)))

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, posterior
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, posterior, weighted_sum
 from diffbench_components.schedulers.ddpm import Ddpm
 
 
@@ -38,7 +38,7 @@ class Ddim(Scheduler):
         sigma_eta = self.eta * math.sqrt(posterior(alpha_t, sigma_t, alpha_s, sigma_s).small)
 
         x0_hat, eps_hat, _ = denoise(x_t, t)                      # [B, C, H, W] each
-        x_s = alpha_s * x0_hat + math.sqrt(sigma_s**2 - sigma_eta**2) * eps_hat
+        mean = (alpha_s, x0_hat), (math.sqrt(sigma_s**2 - sigma_eta**2), eps_hat)
         if sigma_eta == 0:
-            return x_s, None
-        return x_s + sigma_eta * noise(), None
+            return weighted_sum(*mean), None
+        return weighted_sum(*mean, (sigma_eta, noise())), None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, posterior
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, posterior, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,13 @@ class Ddpm(Scheduler):
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
         q = posterior(*schedule.scales(t), *schedule.scales(s))
         x0_hat, _, share = denoise(x_t, t)                        # [B, C, H, W] each
-        mean = q.of_x * x_t + q.of_x0 * x0_hat
+        mean = (q.of_x, x_t), (q.of_x0, x0_hat)
         if s == 0:
-            return mean, None
+            return weighted_sum(*mean), None
         if self.variance == "learned":
             if share is None:
                 raise ValueError("ddpm's learned variance needs a denoiser that predicts it: Prediction(x0, eps, variance)")
             log_small, log_large = math.log(q.small), math.log(q.large)
             std = (log_small / 2 + (log_large - log_small) / 2 * share).exp()
-            return mean + std * noise(), None
-        return mean + math.sqrt(q.large if self.variance == "large" else q.small) * noise(), None
+            return weighted_sum(*mean, (std, noise())), None
+        return weighted_sum(*mean, (math.sqrt(q.large if self.variance == "large" else q.small), noise())), None

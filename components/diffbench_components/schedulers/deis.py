@@ -9,7 +9,7 @@ import numpy
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, weighted_sum
 from diffbench_components.schedulers.ddim import Ddim
 
 NODES, NODE_WEIGHTS = numpy.polynomial.legendre.leggauss(32)
@@ -50,12 +50,10 @@ class Deis(Scheduler):
         history = ((t, eps_hat), *state)[: self.solver_order]
         if s == 0:
             return x0_hat, history
-        x_s = alpha_s * x0_hat + sigma_s * eps_hat
         usable = tuple(past for past in history if schedule.at(past[0]).alpha > 0)
         integrals = _integrals(schedule, self.variable, tuple(time for time, _ in usable), s) if len(usable) > 1 else ()
-        for integral, (_, eps) in zip(integrals, usable[1:], strict=True) if integrals else ():
-            x_s = x_s + (alpha_s * integral) * (eps - eps_hat)
-        return x_s, history
+        first = (alpha_s, x0_hat), (sigma_s - alpha_s * sum(integrals), eps_hat)
+        return weighted_sum(*first, *((alpha_s * integral, eps) for integral, (_, eps) in zip(integrals, usable[1:], strict=False))), history
 
 
 @functools.lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,13 @@ class DpmSolverPp(Scheduler):
         if self.variant == "2s":
             middle = schedule.time_of(math.sqrt(schedule.nsr(t) * schedule.nsr(s)))
             alpha_m, sigma_m = schedule.scales(middle)
-            x_m = (sigma_m / sigma_t) * x_t + (alpha_m * (1 - schedule.nsr(middle) / schedule.nsr(t))) * x0_hat
+            x_m = weighted_sum((sigma_m / sigma_t, x_t), (alpha_m * (1 - schedule.nsr(middle) / schedule.nsr(t)), x0_hat))
             d = denoise(x_m, middle).x0
         elif state is not None:
             before, x0_before = state
             h, h_before = -math.log(decay), math.log(schedule.nsr(before) / schedule.nsr(t))
-            d = x0_hat + (h / (2 * h_before)) * (x0_hat - x0_before)
+            d = weighted_sum((1 + h / (2 * h_before), x0_hat), (-h / (2 * h_before), x0_before))
         if self.variant != "2m_sde":
-            return (sigma_s / sigma_t) * x_t + (alpha_s * (1 - decay)) * d, (t, x0_hat)
-        mean = (sigma_s / sigma_t * decay) * x_t + (alpha_s * (1 - decay**2)) * d
-        return mean + (sigma_s * math.sqrt(1 - decay**2)) * noise(), (t, x0_hat)
+            return weighted_sum((sigma_s / sigma_t, x_t), (alpha_s * (1 - decay), d)), (t, x0_hat)
+        mean = (sigma_s / sigma_t * decay, x_t), (alpha_s * (1 - decay**2), d)
+        return weighted_sum(*mean, (sigma_s * math.sqrt(1 - decay**2), noise())), (t, x0_hat)

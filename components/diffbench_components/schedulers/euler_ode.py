@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,4 +26,4 @@ class EulerOde(Scheduler):
             return x0_hat, None
         h = t - s
         _, _, _, d_alpha, d_sigma = schedule.at(t)
-        return x_t - (h * d_alpha) * x0_hat - (h * d_sigma) * eps_hat, None
+        return weighted_sum((1.0, x_t), (-h * d_alpha, x0_hat), (-h * d_sigma, eps_hat)), None

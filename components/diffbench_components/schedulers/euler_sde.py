@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,5 +40,4 @@ class EulerSde(Scheduler):
         h = t - s
         f, g2 = schedule.rates(t)
         score_scale = -1 / schedule.at(t).sigma                   # score = score_scale eps_hat
-        mean = (1 - h * f) * x_t + (h * g2 * score_scale) * eps_hat
-        return mean + math.sqrt(g2 * h) * noise(), None
+        return weighted_sum((1 - h * f, x_t), (h * g2 * score_scale, eps_hat), (math.sqrt(g2 * h), noise())), None

@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler, weighted_sum
 from diffbench_components.schedulers.slopes import why_not_from_here
 
 LARGEST_GAMMA = math.sqrt(2) - 1      # EDM's bound: a step never adds more noise than there is
@@ -64,15 +65,15 @@ class Heun(Scheduler):
         if self.variable == "sigma":
             alpha_s, sigma_s = schedule.scales(s)
             h = schedule.nsr(s) - schedule.nsr(t)
-            x_euler = alpha_s * x0_hat + sigma_s * eps_hat
-            return x_euler + (alpha_s * h / 2) * (denoise(x_euler, s).eps - eps_hat), None
+            x_euler = weighted_sum((alpha_s, x0_hat), (sigma_s, eps_hat))
+            half = alpha_s * h / 2
+            return weighted_sum((1.0, x_euler), (half, denoise(x_euler, s).eps), (-half, eps_hat)), None
         h = s - t
         _, _, _, d_alpha_t, d_sigma_t = schedule.at(t)
         _, _, _, d_alpha_s, d_sigma_s = schedule.at(s)
-        slope_t = d_alpha_t * x0_hat + d_sigma_t * eps_hat
-        x0_hat, eps_hat, _ = denoise(x_t + h * slope_t, s)
-        slope_s = d_alpha_s * x0_hat + d_sigma_s * eps_hat
-        return x_t + (h / 2) * (slope_t + slope_s), None
+        slope_t = weighted_sum((d_alpha_t, x0_hat), (d_sigma_t, eps_hat))
+        x0_hat, eps_hat, _ = denoise(torch.add(x_t, slope_t, alpha=h), s)
+        return weighted_sum((1.0, x_t), (h / 2, slope_t), (h / 2 * d_alpha_s, x0_hat), (h / 2 * d_sigma_s, eps_hat)), None
 
     def _churned(self, schedule: NoiseSchedule, x_t: Tensor, t: float, noise: Noise) -> tuple[Tensor, float]:
         """The state at a higher level of noise, and its time."""
@@ -83,4 +84,4 @@ class Heun(Scheduler):
             return x_t, t
         t_hat = schedule.time_of(n_hat)
         alpha_hat = schedule.at(t_hat).alpha
-        return (alpha_hat / schedule.at(t).alpha) * x_t + (alpha_hat * math.sqrt(n_hat**2 - n**2) * self.s_noise) * noise(), t_hat
+        return weighted_sum((alpha_hat / schedule.at(t).alpha, x_t), (alpha_hat * math.sqrt(n_hat**2 - n**2) * self.s_noise, noise())), t_hat

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler, weighted_sum
 from diffbench_components.schedulers.ddpm import Ddpm
 from diffbench_components.schedulers.euler_sde import EulerSde
 
@@ -77,7 +77,7 @@ class LangevinPc(Scheduler):
         eps_hat = denoise(x_t, t).eps                             # score = -eps_hat/sigma
         if self.step_size == "marginal":
             e = 2 * (self.snr * sigma_t) ** 2
-            return x_t - (e / sigma_t) * eps_hat + math.sqrt(2 * e) * z
+            return weighted_sum((1.0, x_t), (-e / sigma_t, eps_hat), (math.sqrt(2 * e), z))
         norm_z, norm_eps = (torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True) for v in (z, eps_hat))
         root = (self.snr * sigma_t) * (norm_z / norm_eps)              # sqrt(e/2), [B, 1, 1, 1]; |score| = |eps|/sigma
         return torch.addcmul(torch.addcmul(x_t, root**2, eps_hat, value=-2 / sigma_t), root, z, value=2)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler, weighted_sum
 from diffbench_components.schedulers.slopes import why_not_from_here
 
 ADAMS_BASHFORTH = {                                       # weights of eps_hat, newest first
@@ -58,21 +58,22 @@ class Pndm(Scheduler):
 
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: tuple[Tensor, ...],
              noise: Noise) -> tuple[Tensor, tuple[Tensor, ...]]:
-        def transfer(e: Tensor, to: float) -> Tensor:
+        def transfer(to: float, *e: tuple[float, Tensor]) -> Tensor:
             alpha_t, sigma_t = schedule.scales(t)
             alpha_to, sigma_to = schedule.scales(to)
-            return (alpha_to / alpha_t) * x_t + (sigma_to - alpha_to * sigma_t / alpha_t) * e
+            along = sigma_to - alpha_to * sigma_t / alpha_t
+            return weighted_sum((alpha_to / alpha_t, x_t), *((along * weight, part) for weight, part in e))
 
         e_1 = denoise(x_t, t).eps                         # [B, C, H, W]
         history = (e_1, *state[:3])
         if self.warmup == "prk" and len(history) < 4:
             middle = (t + s) / 2
-            e_2 = denoise(transfer(e_1, middle), middle).eps
-            e_3 = denoise(transfer(e_2, middle), middle).eps
-            e_4 = denoise(transfer(e_3, s), s).eps
-            e = (e_1 + 2 * e_2 + 2 * e_3 + e_4) / 6
+            e_2 = denoise(transfer(middle, (1, e_1)), middle).eps
+            e_3 = denoise(transfer(middle, (1, e_2)), middle).eps
+            e_4 = denoise(transfer(s, (1, e_3)), s).eps
+            e = (1 / 6, e_1), (1 / 3, e_2), (1 / 3, e_3), (1 / 6, e_4)
         elif len(history) == 1:
-            e = (e_1 + denoise(transfer(e_1, s), s).eps) / 2
+            e = (1 / 2, e_1), (1 / 2, denoise(transfer(s, (1, e_1)), s).eps)
         else:
-            e = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
-        return transfer(e, s), history
+            e = tuple(zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
+        return transfer(s, *e), history

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy
-import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
+from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, weighted_sum
 
 History = tuple[tuple[float, Tensor], ...]                        # (t, x0_hat), newest first
 
@@ -61,10 +60,8 @@ class Unipc(Scheduler):
         decay = schedule.nsr(s) / schedule.nsr(t)                 # e^-h
         others = [x0 for _, x0 in past[1:]] + ([] if x0_there is None else [x0_there])
         weights = _weights(schedule, self.b, tuple(time for time, _ in past), s, x0_there is not None) if others else ()
-        x_s = (sigma_s / sigma_t) * x + (alpha_s * (1 - decay + sum(weights))) * x0_hat     # D_m = x0_m - x0_hat, its second part put in here
-        for weight, x0 in zip(weights, others, strict=True):
-            x_s = torch.add(x_s, x0, alpha=-alpha_s * weight)
-        return x_s
+        first = (sigma_s / sigma_t, x), (alpha_s * (1 - decay + sum(weights)), x0_hat)      # D_m = x0_m - x0_hat, its second part put in here
+        return weighted_sum(*first, *((-alpha_s * weight, x0) for weight, x0 in zip(weights, others, strict=True)))
 
 
 @functools.lru_cache(maxsize=4096)
