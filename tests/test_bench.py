@@ -5,6 +5,7 @@ import json
 import math
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import diffbench
 from diffbench.benching import figures, gate, other_version, twice
 from diffbench.benching.cases import SUITES, cases, chooser
 from diffbench.benching.gate import Laps
-from diffbench.benching.pairs import Asked, Found, Version
+from diffbench.benching.pairs import LAPS, Asked, Found, Version, measure
 from diffbench.cli.bench import command
 from diffbench.errors import DiffbenchError
 from tests.conftest import REGISTRY
@@ -125,6 +126,83 @@ class TestTwice:
         monkeypatch.setattr(twice, "measure", lambda *a, **k: Found(left_out={"x": "a has no such case"}))
         with pytest.raises(DiffbenchError, match="nothing can be compared: x: a has no such case"):
             twice.compare(Version(name="a"), Version(name="b"), Asked(), 3, 1.03)
+
+
+FAKE = """\
+import json, sys
+facts, seconds, log = json.loads({facts!r}), {seconds}, open({log!r}, "a", buffering=1)
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["do"] == "begin":
+        answer = facts
+    elif message["case" if message["do"] == "prepare" else "do"] == "broken":
+        answer = {{"why": "TypeError: no such option"}}
+    else:
+        runs = message.get("runs", 1)
+        log.write(f"{{message['do']}} {name} {{runs}}\\n")
+        answer = {{"wall": seconds * runs, "processor": 2 * seconds * runs}}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class TestPairs:
+    """With processes that measure nothing and say what they were told to."""
+
+    MACHINE = {"torch": "2.15", "threads": 1}
+
+    def version(self, folder, name, seconds=0.01, cases=("x",), machine=MACHINE, **facts):
+        home = folder / name
+        home.mkdir()
+        facts = {"cases": list(cases), "machine": machine, "from": str(home / "diffbench" / "__init__.py")} | facts
+        script, python = home / "fake.py", home / "python"
+        script.write_text(FAKE.format(facts=json.dumps(facts), seconds=seconds, log=str(folder / "log"), name=name))
+        python.write_text(f"#!/bin/sh\nexec {sys.executable} {script}\n")
+        python.chmod(0o755)
+        return Version(name=name, python=str(python), path=(str(home),))
+
+    def measure(self, there, here, pairs=3, **asked):
+        return measure(there, here, Asked(**asked), pairs)
+
+    def test_laps_are_taken_in_turns_and_who_begins_alternates(self, tmp_path):
+        found = self.measure(self.version(tmp_path, "there"), self.version(tmp_path, "here", seconds=0.011))
+        told = (tmp_path / "log").read_text().splitlines()
+        assert told[:2] == ["prepare there 1", "prepare here 1"]
+        assert told[2:8] == ["lap there 2", "lap here 2", "lap here 2", "lap there 2", "lap there 2", "lap here 2"], "laps of 20 ms: two runs"
+        assert len(found.laps["x", "wall"]) == 3 and all(len(laps.there) == len(laps.here) == LAPS for laps in found.laps["x", "wall"])
+        assert [laps.ratio for laps in found.laps["x", "wall"]] == pytest.approx([1.1] * 3)
+        assert found.laps["x", "processor"][0].there == pytest.approx([0.02] * LAPS) and found.machine == self.MACHINE
+
+    def test_code_that_is_slowed_is_found_to_be(self, tmp_path):
+        found = measure(self.version(tmp_path, "there", 0.001), self.version(tmp_path, "here", 0.001), Asked(), 3, slowed=1.05)
+        (verdict,) = gate.judge(found.laps)
+        assert verdict.ratio == pytest.approx(1.05) and verdict.is_slower
+
+    def test_the_processors_clock_says_nothing_of_several_threads(self, tmp_path):
+        assert set(self.measure(self.version(tmp_path, "there"), self.version(tmp_path, "here"), threads=2).laps) == {("x", "wall")}
+
+    def test_what_one_version_cannot_do_is_left_out_with_the_reason(self, tmp_path):
+        found = self.measure(self.version(tmp_path, "there", cases=["x", "old", "broken"]), self.version(tmp_path, "here", cases=["x", "new", "broken"]))
+        assert {name for name, _ in found.laps} == {"x"}
+        assert found.left_out == {"new": "there has no such case", "old": "here has no such case", "broken": "in there: TypeError: no such option"}
+
+    def test_versions_on_different_torch_are_not_compared(self, tmp_path):
+        with pytest.raises(DiffbenchError, match="cannot be compared, the difference would not be ours: torch 2.14 and 2.15"):
+            self.measure(self.version(tmp_path, "there", machine={"torch": "2.14", "threads": 1}), self.version(tmp_path, "here"))
+
+    def test_a_version_that_cannot_begin(self, tmp_path):
+        with pytest.raises(DiffbenchError, match="there cannot be measured: ImportError: no torch"):
+            self.measure(self.version(tmp_path, "there", why="ImportError: no torch"), self.version(tmp_path, "here"))
+
+    def test_a_process_that_ends(self, tmp_path):
+        there = self.version(tmp_path, "there")
+        Path(there.python).write_text("#!/bin/sh\nexit 3\n")
+        with pytest.raises(DiffbenchError, match="the process that measures there ended with exit code 3 at "):
+            self.measure(there, self.version(tmp_path, "here"))
+
+    def test_a_version_that_another_installation_hides(self, tmp_path):
+        elsewhere = str(tmp_path / "elsewhere" / "diffbench" / "__init__.py")
+        with pytest.raises(DiffbenchError, match="and its process imported diffbench from .*elsewhere"):
+            self.measure(self.version(tmp_path, "there", **{"from": elsewhere}), self.version(tmp_path, "here"))
 
 
 class TestCases:

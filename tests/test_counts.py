@@ -1,6 +1,7 @@
 """Counts that gate every change: what was reviewed in benchmarks/counts.json, and that counting is right where the answer is known."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,11 +154,13 @@ class TestStored:
         stored_counts.write(path, "2.9", {"b": {"operations": 3}}, whole=True)
         assert stored_counts.read(path)["2.9"] == {"b": {"operations": 3}}
 
-    @pytest.mark.parametrize("text", ["[]", "{", '{"2.9": []}', '{"2.9": {"a": 1}}'])
-    def test_another_file_is_refused(self, tmp_path, text):
+    @pytest.mark.parametrize(("text", "said"), [
+        ("{", "counts.json cannot be read: "),
+        *((text, "counts.json is no file of counts: expected {torch version: {case: {count: value}}}") for text in ("[]", '{"2.9": []}', '{"2.9": {"a": 1}}'))])
+    def test_another_file_is_refused(self, tmp_path, text, said):
         path = tmp_path / "counts.json"
         path.write_text(text)
-        with pytest.raises(DiffbenchError, match="counts.json"):
+        with pytest.raises(DiffbenchError, match=re.escape(said)):
             stored_counts.read(path)
 
     def test_the_file_in_the_checkout_is_as_the_command_writes_it(self):
