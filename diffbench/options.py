@@ -57,7 +57,7 @@ class Options:
 def check_value(cls: type[Options], name: str, value: Any) -> str | None:
     """The sentence that refuses this value for this option, or None where it is accepted."""
     try:
-        _model(cls, name).model_validate({name: value})
+        _adapter(cls, name).validate_python(value)
     except pydantic.ValidationError:
         return sentence(cls, name, value)
     return None
@@ -147,12 +147,20 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
+_STRICT = pydantic.ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
+
+
 @functools.cache
-def _model(cls: type, *names: str) -> type[pydantic.BaseModel]:
-    """A strict model of some of a class's options, all where none is named."""
-    settings = pydantic.ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
-    declared: Any = {f.name: (_checkable(_hints(cls)[f.name]), ...) for f in fields(cls) if f.name in names or not names}
-    return pydantic.create_model(cls.__name__, __config__=settings, **declared)
+def _model(cls: type) -> type[pydantic.BaseModel]:
+    """A strict model of a class's options."""
+    declared: Any = {f.name: (_checkable(_hints(cls)[f.name]), ...) for f in fields(cls)}
+    return pydantic.create_model(cls.__name__, __config__=_STRICT, **declared)
+
+
+@functools.cache
+def _adapter(cls: type, name: str) -> pydantic.TypeAdapter[Any]:
+    """The same for one option, at a fifth of the price of a model."""
+    return pydantic.TypeAdapter(_checkable(_hints(cls)[name]), config=_STRICT)
 
 
 def _checkable(declared: Any) -> Any:

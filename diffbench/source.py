@@ -20,6 +20,7 @@ import diffbench
 from diffbench.errors import BrokenComponent
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +148,13 @@ def _code(text: str) -> tuple[bytes, tuple[str, ...]]:
     Remembered by the text itself: the same file is asked about by many components, and an edit is seen at once.
     """
     tree = ast.parse(text)
-    imported = tuple(node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level)
+    imported = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imported.append(node.module)
+        elif isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
             node.body[0].value.value = ""
-    return f"{ast.dump(tree)}\0".encode(), imported
+    return f"{ast.dump(tree)}\0".encode(), tuple(imported)
 
 
 def _is_sibling(other: str, module: str) -> bool:

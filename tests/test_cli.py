@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+CARD = Path(__file__).resolve().parents[1] / "benchmarks" / "matrices" / "card.yaml"
 QUICKSTART = Path(__file__).resolve().parents[1] / "benchmarks" / "matrices" / "quickstart.yaml"
 
 
@@ -33,10 +34,30 @@ def test_help_takes_less_than_half_a_second():
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list",), ("watch", "nowhere"),
-                                       *((name, "--help") for name in ("run", "export", "import", "gc", "doctor"))])
+                                       *((name, "--help") for name in ("run", "bench", "export", "import", "gc", "doctor"))])
 def test_neither_torch_nor_pandas_is_imported_for(arguments):
     code = ("import sys\nfrom diffbench.cli import main\ntry:\n    main(" + repr(list(arguments)) + ")\nexcept SystemExit: pass\n"
             "assert not {'torch', 'pandas'} & set(sys.modules), 'heavy'")
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_plan_imports_torch_and_nothing_heavy_besides():
+    """What is imported, not how long it takes: exact, and the reason why `plan` takes little longer than `import torch`."""
+    code = ("import sys, torch\nbefore = set(sys.modules)\nfrom diffbench.cli import main\n"
+            f"try:\n    main(['plan', {str(CARD)!r}])\nexcept SystemExit as end: assert not end.code\n"
+            "ours = {name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)\n"
+            "print('ours', *sorted(name for name in ours if not name.startswith('_')))\n"
+            "print('torch', *sorted(name for name in set(sys.modules) - before if name.startswith(('torch.', 'numpy.'))))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, ours, torchs = (line.split() for line in done.stdout.splitlines())
+    assert set(ours[1:]) <= {"annotated_types", "click", "diffbench", "diffbench_components", "pluggy", "pydantic", "pydantic_core", "ruamel",
+                             "typing_extensions", "typing_inspection"}
+    assert torchs == ["torch"], "no part of torch or numpy that `import torch` leaves out"
+
+
+def test_a_comparison_of_two_versions_imports_no_torch_itself():
+    """Its processes do, one pair after another."""
+    code = "import sys, diffbench.benching.twice, diffbench.benching.other_version\nassert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

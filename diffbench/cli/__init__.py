@@ -19,6 +19,7 @@ COMMANDS = {
     "show": ("diffbench.cli.show", "Show one component: options, meaning, source, origin."),
     "check": ("diffbench.cli.check", "Run the conformance suite on components or packages."),
     "compare": ("diffbench.cli.compare", "Say which of two rows or runs is better, and whether the data can tell."),
+    "bench": ("diffbench.cli.bench", "Time every component and the harness, or guard them against getting slower."),
     "rerun": ("diffbench.cli.rerun", "Make one row of a run again from nothing, and say whether it is the same."),
     "report": ("diffbench.cli.report", "Export a run for papers; copy a notebook to go on in beside it."),
     "export": ("diffbench.cli.export", "Write a run, with its artefacts, into one archive."),

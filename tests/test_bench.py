@@ -1,0 +1,324 @@
+"""Comparing times: the rank test against its definition, verdicts, what is refused, and one whole comparison with another commit."""
+
+import itertools
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import scipy.stats
+import torch
+from click import UsageError
+from click.testing import CliRunner
+
+import diffbench
+from diffbench.benching import figures, gate, other_version, twice
+from diffbench.benching.cases import SUITES, cases, chooser
+from diffbench.benching.gate import Laps
+from diffbench.benching.pairs import LAPS, Asked, Found, Version, measure
+from diffbench.cli.bench import command
+from diffbench.errors import DiffbenchError
+from tests.conftest import REGISTRY
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("scheduler", "backbone", "conditioning", "objective", "dataset", "extractor")
+
+
+def bench(*arguments):
+    """(exit code, standard output, standard error)."""
+    result = CliRunner().invoke(command, [*arguments], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result.return_value, result.stdout, result.stderr
+
+
+class TestRankTest:
+    def test_it_is_scipys_exact_one_where_no_two_sizes_are_equal(self):
+        draw = random.Random(0)
+        for n in (1, 2, 5, 12, 30):
+            for shift in (-0.5, 0.0, 0.5):
+                differences = [draw.gauss(shift, 1) for _ in range(n)]
+                assert gate.signed_rank_p(differences) == pytest.approx(scipy.stats.wilcoxon(differences, alternative="greater", method="exact").pvalue, rel=1e-12)
+
+    def test_with_ties_and_zeros_it_is_the_share_of_sign_patterns_that_are_as_far(self):
+        differences = [0.0, 1.0, -1.0, 2.0, 2.0, 2.0, -3.0, 5.0]
+        kept = [d for d in differences if d]
+        ranks = scipy.stats.rankdata([abs(d) for d in kept])
+        observed = sum(r for r, d in zip(ranks, kept, strict=True) if d > 0)
+        sums = [sum(r for r, plus in zip(ranks, signs, strict=True) if plus) for signs in itertools.product((False, True), repeat=len(kept))]
+        assert gate.signed_rank_p(differences) == sum(s >= observed for s in sums) / len(sums)
+
+    def test_its_ends(self):
+        assert gate.signed_rank_p([]) == gate.signed_rank_p([0.0]) == gate.signed_rank_p([-1.0, -2.0]) == 1.0
+        assert gate.signed_rank_p([1.0] * 36) == 2.0**-36
+
+    def test_holm(self):
+        assert gate.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+        assert gate.holm([0.5, 0.6]) == [1.0, 1.0]
+
+
+def laps(ratio, seed, noise=0.02, count=12):
+    draw = random.Random(seed)
+    there = [draw.gauss(1, noise) for _ in range(count)]
+    return Laps(there=tuple(there), here=tuple(a * ratio * math.exp(draw.gauss(0, noise)) for a in there))
+
+
+class TestVerdict:
+    def verdict(self, *ratios, **more):
+        (found,) = gate.judge({("x", "wall"): [laps(ratio, seed) for seed, ratio in enumerate(ratios)]}, **more)
+        return found
+
+    def test_a_slowdown_and_a_speedup_are_said_with_their_size(self):
+        assert self.verdict(1.1, 1.1, 1.1).word == "slower" and self.verdict(1.1, 1.1, 1.1).ratio == pytest.approx(1.1, abs=0.02)
+        assert self.verdict(0.9, 0.9, 0.9).word == "faster"
+
+    def test_a_significant_difference_that_matters_to_nobody_is_not_said(self):
+        found = self.verdict(*[1.015] * 20)
+        assert found.p_slower < gate.SIGNIFICANT and found.word == "no difference found"
+        assert self.verdict(*[1.015] * 20, threshold=1.005).word == "slower"
+
+    def test_a_large_ratio_that_may_be_luck_is_not_said(self):
+        (found,) = gate.judge({("x", "wall"): [Laps(there=(1.0, 1.0), here=(1.2, 1.2)) for _ in range(3)]})
+        assert found.ratio == pytest.approx(1.2) and found.p_slower == 2.0**-6 > gate.SIGNIFICANT and not found.is_slower
+
+    def test_one_bad_pair_of_processes_is_outvoted(self):
+        assert self.verdict(1.0, 1.5, 1.0).word == "no difference found"
+
+    def test_each_of_many_cases_needs_more_evidence(self):
+        def measured(n):
+            return {(f"{i}", "wall"): [laps(1.0, 3 * i + j) for j in range(3)] for i in range(n - 1)} | {("x", "wall"): [Laps(there=(1.0,) * 3, here=(1.1,) * 3)] * 3}
+        assert gate.judge(measured(1))[-1].is_slower and not gate.judge(measured(100))[-1].is_slower
+
+    @pytest.mark.parametrize(("wall", "processor", "word", "clock"), [
+        (1.0, 1.0, "no difference found", "processor"), (1.2, 1.0, "slower", "wall"), (1.0, 1.2, "slower", "processor"), (0.8, 1.0, "faster", "wall"),
+        (1.2, 1.2, "slower", "processor"), (0.8, 1.2, "slower", "processor"), (1.2, 0.8, "slower", "wall")])
+    def test_slower_by_one_clock_is_slower(self, wall, processor, word, clock):
+        measured = {("x", "wall"): [laps(wall, i) for i in range(3)], ("x", "processor"): [laps(processor, 10 + i) for i in range(3)]}
+        (found,) = gate.judge(measured)
+        assert (found.word, found.clock) == (word, clock)
+
+
+class TestTwice:
+    def compare(self, monkeypatch, first, second):
+        asked_again = []
+
+        def measure(there, here, asked, pairs, only=None, **more):
+            asked_again.append(only)
+            chosen = first if only is None else {name: second[name] for name in only}
+            return Found(laps={(name, "wall"): [laps(ratio, 10 * i + len(asked_again)) for i in range(3)] for name, ratio in chosen.items()})
+        monkeypatch.setattr(twice, "measure", measure)
+        verdicts, _ = twice.compare(Version(name="a"), Version(name="b"), Asked(), 3, 1.03)
+        return {v.name: v.word for v in verdicts}, asked_again
+
+    def test_what_is_found_once_is_measured_again_and_the_second_stands(self, monkeypatch):
+        words, asked = self.compare(monkeypatch, {"same": 1.0, "by chance": 1.2, "slow": 1.2}, {"by chance": 1.0, "slow": 1.2})
+        assert words == {"same": "no difference found", "by chance": "no difference found", "slow": "slower"}
+        assert asked == [None, ["by chance", "slow"]]
+
+    def test_nothing_suspect_is_measured_once(self, monkeypatch):
+        assert self.compare(monkeypatch, {"same": 1.0}, {})[1] == [None]
+
+    def test_nothing_to_compare_is_said(self, monkeypatch):
+        monkeypatch.setattr(twice, "measure", lambda *a, **k: Found(left_out={"x": "a has no such case"}))
+        with pytest.raises(DiffbenchError, match="nothing can be compared: x: a has no such case"):
+            twice.compare(Version(name="a"), Version(name="b"), Asked(), 3, 1.03)
+
+
+FAKE = """\
+import json, sys
+facts, seconds, log = json.loads({facts!r}), {seconds}, open({log!r}, "a", buffering=1)
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["do"] == "begin":
+        answer = facts
+    elif message["case" if message["do"] == "prepare" else "do"] == "broken":
+        answer = {{"why": "TypeError: no such option"}}
+    else:
+        runs = message.get("runs", 1)
+        log.write(f"{{message['do']}} {name} {{runs}}\\n")
+        answer = {{"wall": seconds * runs, "processor": 2 * seconds * runs}}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class TestPairs:
+    """With processes that measure nothing and say what they were told to."""
+
+    MACHINE = {"torch": "2.15", "threads": 1}
+
+    def version(self, folder, name, seconds=0.01, cases=("x",), machine=MACHINE, **facts):
+        home = folder / name
+        home.mkdir()
+        facts = {"cases": list(cases), "machine": machine, "from": str(home / "diffbench" / "__init__.py")} | facts
+        script, python = home / "fake.py", home / "python"
+        script.write_text(FAKE.format(facts=json.dumps(facts), seconds=seconds, log=str(folder / "log"), name=name))
+        python.write_text(f"#!/bin/sh\nexec {sys.executable} {script}\n")
+        python.chmod(0o755)
+        return Version(name=name, python=str(python), path=(str(home),))
+
+    def measure(self, there, here, pairs=3, **asked):
+        return measure(there, here, Asked(**asked), pairs)
+
+    def test_laps_are_taken_in_turns_and_who_begins_alternates(self, tmp_path):
+        found = self.measure(self.version(tmp_path, "there"), self.version(tmp_path, "here", seconds=0.011))
+        told = (tmp_path / "log").read_text().splitlines()
+        assert told[:2] == ["prepare there 1", "prepare here 1"]
+        assert told[2:8] == ["lap there 2", "lap here 2", "lap here 2", "lap there 2", "lap there 2", "lap here 2"], "laps of 20 ms: two runs"
+        assert len(found.laps["x", "wall"]) == 3 and all(len(laps.there) == len(laps.here) == LAPS for laps in found.laps["x", "wall"])
+        assert [laps.ratio for laps in found.laps["x", "wall"]] == pytest.approx([1.1] * 3)
+        assert found.laps["x", "processor"][0].there == pytest.approx([0.02] * LAPS) and found.machine == self.MACHINE
+
+    def test_code_that_is_slowed_is_found_to_be(self, tmp_path):
+        found = measure(self.version(tmp_path, "there", 0.001), self.version(tmp_path, "here", 0.001), Asked(), 3, slowed=1.05)
+        (verdict,) = gate.judge(found.laps)
+        assert verdict.ratio == pytest.approx(1.05) and verdict.is_slower
+
+    def test_the_processors_clock_says_nothing_of_several_threads(self, tmp_path):
+        assert set(self.measure(self.version(tmp_path, "there"), self.version(tmp_path, "here"), threads=2).laps) == {("x", "wall")}
+
+    def test_what_one_version_cannot_do_is_left_out_with_the_reason(self, tmp_path):
+        found = self.measure(self.version(tmp_path, "there", cases=["x", "old", "broken"]), self.version(tmp_path, "here", cases=["x", "new", "broken"]))
+        assert {name for name, _ in found.laps} == {"x"}
+        assert found.left_out == {"new": "there has no such case", "old": "here has no such case", "broken": "in there: TypeError: no such option"}
+
+    def test_versions_on_different_torch_are_not_compared(self, tmp_path):
+        with pytest.raises(DiffbenchError, match="cannot be compared, the difference would not be ours: torch 2.14 and 2.15"):
+            self.measure(self.version(tmp_path, "there", machine={"torch": "2.14", "threads": 1}), self.version(tmp_path, "here"))
+
+    def test_a_version_that_cannot_begin(self, tmp_path):
+        with pytest.raises(DiffbenchError, match="there cannot be measured: ImportError: no torch"):
+            self.measure(self.version(tmp_path, "there", why="ImportError: no torch"), self.version(tmp_path, "here"))
+
+    def test_a_process_that_ends(self, tmp_path):
+        there = self.version(tmp_path, "there")
+        Path(there.python).write_text("#!/bin/sh\nexit 3\n")
+        with pytest.raises(DiffbenchError, match="the process that measures there ended with exit code 3 at "):
+            self.measure(there, self.version(tmp_path, "here"))
+
+    def test_a_version_that_another_installation_hides(self, tmp_path):
+        elsewhere = str(tmp_path / "elsewhere" / "diffbench" / "__init__.py")
+        with pytest.raises(DiffbenchError, match="and its process imported diffbench from .*elsewhere"):
+            self.measure(self.version(tmp_path, "there", **{"from": elsewhere}), self.version(tmp_path, "here"))
+
+
+class TestCases:
+    ALL = cases(REGISTRY)
+
+    def test_every_registered_component_of_every_timed_kind_has_one(self):
+        for kind in KINDS:
+            for ref in REGISTRY.refs(kind):
+                assert any(case.name.startswith(f"{kind} {ref.full_name}: ") and case.is_timed for case in self.ALL), f"{kind} {ref.full_name} is not timed"
+
+    def test_names_are_unique_and_every_suite_has_a_case(self):
+        assert len({case.name for case in self.ALL}) == len(self.ALL)
+        assert {case.suite for case in self.ALL} == set(SUITES)
+
+    @pytest.mark.parametrize(("expression", "fitting"), [
+        ("", {"a b: c", "a d: c", "e"}), ("a", {"a b: c", "a d: c"}), ("a and not d", {"a b: c"}), ("(b or e) and not a", {"e"}), ("a b", {"a b: c"}),
+    ])
+    def test_expressions(self, expression, fitting):
+        assert {name for name in ("a b: c", "a d: c", "e") if chooser(expression)(name)} == fitting
+
+    @pytest.mark.parametrize("expression", ["and", "a or", "(a", "(a) (b)", "not"])
+    def test_what_is_no_expression_is_refused(self, expression):
+        with pytest.raises(DiffbenchError, match="-k: expected phrases"):
+            chooser(expression)
+
+    def test_an_unknown_suite_is_refused_with_the_nearest(self):
+        with pytest.raises(DiffbenchError, match="Did you mean 'scheduler'"):
+            cases(REGISTRY, ["schedular"])
+
+    @pytest.mark.parametrize("case", [case for case in ALL if case.suite in ("plan", "store")], ids=lambda case: case.name)
+    def test_cases_that_are_timed_and_not_counted_can_be_run_twice(self, case):
+        work = case.prepare(CPU)
+        work.run()
+        work.run()
+
+
+class TestFigures:
+    def test_times_come_with_their_machine_and_are_compared_on_it_alone(self, tmp_path):
+        code, out, _ = bench("--suite", "frechet", "-k", "length 64", "--json")
+        stored = json.loads(out)
+        assert code == 0 and stored["machine"]["torch"] == torch.__version__ and stored["machine"]["threads"] == torch.get_num_threads()
+        (figure,) = stored["figures"]
+        assert 0 < figure["low"] <= figure["seconds"] <= figure["high"]
+        path = tmp_path / "before.json"
+        path.write_text(out)
+        assert figures.seconds_before(path, "cpu") == {figure["case"]: figure["seconds"]}
+        stored["machine"]["threads"] += 3
+        path.write_text(json.dumps(stored))
+        with pytest.raises(DiffbenchError, match=r"were taken elsewhere and are not compared: then and now threads 4 and 1\. Measure both here with --against"):
+            bench("--suite", "frechet", "--beside", str(path))
+
+    def test_a_ratio_stands_beside_earlier_times(self, tmp_path):
+        path = tmp_path / "before.json"
+        path.write_text(json.dumps({"machine": figures.machine_key("cpu"), "left_out": {}, "figures": [
+            {"case": "frechet: distance of 1000 from 1000 features of length 64", "seconds": 1e-9}]}))
+        _, out, _ = bench("--suite", "frechet", "-k", "length 64", "--beside", str(path))
+        assert "ratio to before" in out and "threads 1" in out
+
+    def test_another_file_is_refused(self, tmp_path):
+        (tmp_path / "x.json").write_text("{}")
+        with pytest.raises(DiffbenchError, match="is not what `diffbench bench --json` writes"):
+            figures.seconds_before(tmp_path / "x.json", "cpu")
+
+
+class TestRefusals:
+    def test_two_ways_to_compare_at_once(self):
+        with pytest.raises(UsageError, match="give one of them"):
+            bench("--against", "HEAD", "--counts", "x.json")
+
+    def test_fewer_than_three_pairs(self):
+        with pytest.raises(UsageError, match="3"):
+            bench("--against", "HEAD", "--pairs", "2")
+
+    def test_an_unknown_commit(self):
+        in_a_checkout()
+        with pytest.raises(DiffbenchError, match="there is no commit 'no-such-thing'"):
+            bench("--against", "no-such-thing")
+
+    def test_an_installation_that_is_no_checkout(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(diffbench, "__file__", str(tmp_path / "diffbench" / "__init__.py"))
+        with pytest.raises(DiffbenchError, match="needs a git checkout"):
+            bench("--against", "HEAD")
+
+    def test_no_case_that_fits(self):
+        with pytest.raises(DiffbenchError, match="no case fits -k 'nothing'"):
+            bench("-k", "nothing")
+
+    def test_another_torch_is_not_compared(self, tmp_path):
+        (tmp_path / "pyproject.toml").write_text('dependencies = [\n  "torch>=99",\n  "numpy>=2",\n]\n')
+        with pytest.raises(DiffbenchError, match="needs torch>=99, and times on two versions of torch are not compared"):
+            other_version._environment(tmp_path, tmp_path / "environment")
+
+    def test_other_keys_are_not_compared(self):
+        assert figures.differences({"torch": "2.14", "threads": 1}, {"torch": "2.15", "threads": 1}) == "torch 2.14 and 2.15"
+
+
+def in_a_checkout():
+    try:
+        other_version.here()
+    except DiffbenchError as reason:
+        pytest.skip(str(reason))
+
+
+def test_the_environment_of_this_version_serves_a_version_that_asks_for_the_same():
+    assert other_version._environment(ROOT, Path("not made"))[1].startswith("in this interpreter's environment")
+
+
+@pytest.mark.slow
+def test_a_comparison_with_the_last_commit():
+    """Threshold 1.5: the claim is that everything works, not that two equal versions are never 3 % apart."""
+    in_a_checkout()
+    code, out, said = bench("--against", "HEAD", "--suite", "scheduler", "-k", "ddim and 8x8", "--threshold", "1.5", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["there"].startswith("HEAD (") and found["environment"].startswith("in this interpreter's environment")
+    (case,) = found["cases"]
+    assert len(case["ratios"]) == 3 and case["there_seconds"] > 0 and case["clock"] == "processor" and case["verdict"] == "no difference found"
+    assert found["machine"]["torch"] == torch.__version__ and "pair 3 of 3 measured" in said
+    worktrees = subprocess.run(["git", "-C", str(ROOT), "worktree", "list"], capture_output=True, text=True, check=True).stdout
+    assert "diffbench-against-" not in worktrees, "what was checked out is gone"
