@@ -108,7 +108,7 @@ def half_of(declared: Field, otherwise: str) -> str:
 
 
 def comments(cls: type) -> dict[str, str]:
-    """The comment beside each option in the source: its meaning, for `diffbench show`."""
+    """The comment beside each option in the source, or its metadata's "meaning" where there is no source: for `diffbench show`."""
     found: dict[str, str] = {}
     for owner in reversed(cls.__mro__[:-1]):
         try:
@@ -119,7 +119,7 @@ def comments(cls: type) -> dict[str, str]:
             match = re.match(r"    (\w+):.*?\s#\s(.*)$", line)
             if match:
                 found[match[1]] = match[2].strip()
-    return {f.name: found.get(f.name, "") for f in fields(cls)}
+    return {f.name: found.get(f.name) or f.metadata.get("meaning", "") for f in fields(cls)}
 
 
 def plain(value: Any) -> Any:

@@ -32,6 +32,12 @@ class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *sorted(super().list_commands(ctx))]
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        wanted = name or cmd.name
+        if wanted in COMMANDS or wanted in self.commands:
+            raise DiffbenchError(f"there is a command {wanted!r} already")
+        super().add_command(cmd, name)
+
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
             return importlib.import_module(COMMANDS[name][0]).command
@@ -96,6 +102,7 @@ def _plugin_commands() -> None:
         from diffbench.registry import load_registry
 
         registry = load_registry()
+        cli.commands.clear()                              # of an earlier call in this process
         registry.answers("diffbench_commands", cli=cli)
         for problem in registry.problems:
             _say(problem.message)

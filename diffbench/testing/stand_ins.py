@@ -96,6 +96,20 @@ def all_examples(registry: Registry, kind: str) -> list[Component]:
     return [component for ref in registry.refs(kind) for component in examples(registry, kind, ref.full_name)]
 
 
+def one_schedule_of_a_sort(registry: Registry) -> Registry:
+    """The registry with one noise schedule of each sort: on a grid or continuous, ending at zero SNR, at a little, or exploding."""
+    refs = registry.refs("noise_schedule")
+    refs.sort(key=lambda ref: not ref.summary().is_default)
+    seen: set[tuple[bool, bool, bool]] = set()
+    chosen = []
+    for ref in refs:
+        ends = {(s.grid is None, s.at(1.0).alpha == 0, s.at(1.0).alpha == 1) for s in examples(registry, "noise_schedule", ref.full_name)}
+        if ends - seen:
+            seen |= ends
+            chosen.append(ref)
+    return registry.with_only("noise_schedule", chosen)
+
+
 def cell_with(registry: Registry, **parts: Any) -> Cell:
     """A cell of these parts; what is not said is the default of its kind, on stand-in images."""
     chosen: dict[str, Any] = {"dataset": StandInImages(), "train": Train(steps=0), "sample": Sample(count=2), "seed": 0} | parts
