@@ -95,6 +95,11 @@ def hint(cls: type[Options], name: str) -> Any:
     return get_args(declared)[0] if get_origin(declared) is typing.Annotated else declared
 
 
+def declared_type(cls: type[Options], name: str) -> Any:
+    """The type of an option as declared, its range with it."""
+    return _hints(cls)[name]
+
+
 def accepts(cls: type[Options], name: str) -> str:
     """What an option accepts, in words: 'an integer >= 1', 'a number in [0, 1]', \"one of 'small', 'large'\"."""
     declared = _hints(cls)[name]

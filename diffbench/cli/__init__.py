@@ -22,6 +22,9 @@ COMMANDS = {
     "export": ("diffbench.cli.export", "Write a run, with its artefacts, into one archive."),
     "import": ("diffbench.cli.import_", "Unpack an archive of a run; everything is verified first."),
     "gc": ("diffbench.cli.gc", "Remove from the store what no run names any more."),
+    "new": ("diffbench.cli.new", "Write a package with a component of your own that works."),
+    "init": ("diffbench.cli.init", "Write a matrix to start from, and its schema for editors."),
+    "schema": ("diffbench.cli.schema", "Write the JSON Schema of matrix.yaml, plug-ins included."),
     "doctor": ("diffbench.cli.doctor", "Explain what is wrong with an installation or a store."),
 }
 

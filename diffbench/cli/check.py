@@ -8,11 +8,12 @@ from collections import Counter
 
 import click
 
+from diffbench.cli import completing
 from diffbench.cli.common import JSON, PLUGIN
 
 
 @click.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=completing.subjects)
 @click.option("-v", "--verbose", is_flag=True, help="Show every check, and why one does not apply.")
 @click.option("--quick", is_flag=True, help="Beside one noise schedule of each sort instead of all: seconds instead of a minute.")
 @JSON

@@ -6,11 +6,12 @@ import json
 
 import click
 
+from diffbench.cli import completing
 from diffbench.cli.common import JSON, PLUGIN
 
 
 @click.command()
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=completing.kinds)
 @JSON
 @PLUGIN
 def command(kind: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
