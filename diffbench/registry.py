@@ -112,10 +112,10 @@ class Registry:
         """All components of a kind, built-ins first, then by full name."""
         return sorted(self._refs[kind], key=lambda r: (r.distribution != HOME, r.full_name))
 
-    def with_only(self, kind: str, refs: Iterable[Ref]) -> Registry:
-        """This registry, but of one kind it has these alone."""
+    def part(self, keep: Callable[[Ref], bool]) -> Registry:
+        """This registry with some of its components only."""
         part = copy.copy(self)
-        part._refs, part._meant = self._refs | {kind: list(refs)}, {}
+        part._refs, part._meant = {kind: list(filter(keep, refs)) for kind, refs in self._refs.items()}, {}
         return part
 
     def find(self, kind: str, name: str) -> Ref:

@@ -46,7 +46,8 @@ def new_package(registry: Registry, kind: str, name: str) -> dict[str, str]:
     beside = ", ".join(values[1:]) if len(values := _beside(registry, kind, module)) > 1 else ""
     steps = f"pytest\ndiffbench run matrix.yaml --tracker {module}" if is_tracker else f"diffbench check --quick {name}\npytest\ndiffbench run matrix.yaml"
     words = {
-        "commands": steps, "spaced": kind.replace("_", " "), "group": group, "target": module if is_tracker else f"{module}:{names['Newcomer']}", "api": str(plugins.API),
+        "commands": steps, "spaced": kind.replace("_", " "), "group": group,
+        "target": module if is_tracker else f"{module}:{names['Newcomer']}", "api": str(plugins.API),
         "contract": "hookimpl" if is_tracker else registry.kinds[kind].base.rpartition(":")[2], "beside": f" beside `{beside}`" if beside else "",
     }
     files = {"pyproject.toml": _filled(folder / "pyproject.in", names, words), "README.md": _filled(folder / "readme.in", names, words),

@@ -46,11 +46,12 @@ class Outcome:
 def checks(registry: Registry, ref: Ref, *, quick: bool = False) -> Iterator[Check]:
     """Every check of a registered component: of its form, and of its kind for each of its `examples`.
 
-    quick: beside one noise schedule of each sort instead of all; what is a schedule itself is checked as ever.
+    It is checked beside the built-in components and those of its own package. quick: beside one noise schedule of each sort instead of
+    all; what is a schedule itself is checked as ever.
     """
     from diffbench.testing.checks import BY_KIND
     from diffbench.testing.checks.form import form_checks
-    from diffbench.testing.stand_ins import examples, one_schedule_of_a_sort
+    from diffbench.testing.stand_ins import examples, one_schedule_of_a_sort, surroundings
 
     makers = [BY_KIND[ref.kind]] if ref.kind in BY_KIND else []
     makers += [maker for maker in registry.answers("diffbench_checks", kind=ref.kind) if maker is not None]
@@ -65,7 +66,9 @@ def checks(registry: Registry, ref: Ref, *, quick: bool = False) -> Iterator[Che
         return
     for statement, run in form_checks(registry, ref):
         yield Check(ref.full_name, statement, run)
-    beside = one_schedule_of_a_sort(registry) if quick and makers and ref.kind != "noise_schedule" else registry
+    beside = surroundings(registry, ref)
+    if quick and makers and ref.kind != "noise_schedule":
+        beside = one_schedule_of_a_sort(beside)
     for component in made:
         for maker in makers:
             for statement, run in maker(beside, component):
@@ -107,8 +110,14 @@ def conformance(name: str, *, quick: bool = False) -> Callable[[], None]:
     quick: as for `checks`.
     """
     def test() -> None:
-        registry = load_registry()
-        outcomes = [outcome(check) for ref in subjects(registry, (name,)) for check in checks(registry, ref, quick=quick)]
+        import torch
+
+        threads, registry = torch.get_num_threads(), load_registry()
+        torch.set_num_threads(1)                          # many small tensors: more threads only wait for each other
+        try:
+            outcomes = [outcome(check) for ref in subjects(registry, (name,)) for check in checks(registry, ref, quick=quick)]
+        finally:
+            torch.set_num_threads(threads)
         failed = [o for o in outcomes if o.status == "failed"]
         assert not failed, "\n".join(f"{o.check.subject} {o.check.statement}: {o.detail}" for o in failed)
         assert any(o.status == "passed" for o in outcomes), f"no check applies to {name}"
