@@ -29,7 +29,7 @@ class Component(Options, ABC):
     kind: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()           # other names under which a matrix may ask for it
     default_of_kind: ClassVar[bool] = False           # taken where a matrix is silent about this kind
-    version: ClassVar[int] = 1                        # raise it when results change: released components are cached under it
+    version: ClassVar[int | str] = 1                     # raise it when results change: released components are cached under it
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)         # options, as in a matrix, that the conformance suite makes it with
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}           # published sets of options: `unet: {preset: small}`
 

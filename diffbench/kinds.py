@@ -18,6 +18,7 @@ class Kind:
     half: Literal["training", "sampling", "measuring"]    # the half of a cell its options belong to, unless an option says otherwise
     summary: str
     axis: bool = True                                     # may stand under `axes` in matrix.yaml
+    scaffold: str = "diffbench.scaffold"                  # package with the template of `diffbench new`: <kind>.py and test_<kind>.py
 
     @property
     def group(self) -> str:

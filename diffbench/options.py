@@ -95,6 +95,11 @@ def hint(cls: type[Options], name: str) -> Any:
     return get_args(declared)[0] if get_origin(declared) is typing.Annotated else declared
 
 
+def declared_type(cls: type[Options], name: str) -> Any:
+    """The type of an option as declared, its range with it."""
+    return _hints(cls)[name]
+
+
 def accepts(cls: type[Options], name: str) -> str:
     """What an option accepts, in words: 'an integer >= 1', 'a number in [0, 1]', \"one of 'small', 'large'\"."""
     declared = _hints(cls)[name]
@@ -108,7 +113,7 @@ def half_of(declared: Field[Any], otherwise: str) -> str:
 
 
 def comments(cls: type) -> dict[str, str]:
-    """The comment beside each option in the source: its meaning, for `diffbench show`."""
+    """The comment beside each option in the source, or its metadata's "meaning" where there is no source: for `diffbench show`."""
     found: dict[str, str] = {}
     for owner in reversed(cls.__mro__[:-1]):
         try:
@@ -119,7 +124,7 @@ def comments(cls: type) -> dict[str, str]:
             match = re.match(r"    (\w+):.*?\s#\s(.*)$", line)
             if match:
                 found[match[1]] = match[2].strip()
-    return {f.name: found.get(f.name, "") for f in fields(cls)}
+    return {f.name: found.get(f.name) or f.metadata.get("meaning", "") for f in fields(cls)}
 
 
 def plain(value: Any) -> Any:

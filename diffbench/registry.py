@@ -6,21 +6,22 @@ module is imported when it is first used, and a failure is a problem of its dist
 
 from __future__ import annotations
 
+import copy
 import importlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from diffbench import hookspecs, source
+from diffbench import hookspecs, plugins, source
 from diffbench.errors import BrokenComponent, OptionError, UnknownComponent, unknown_name
 from diffbench.hookspecs import hookimpl
 from diffbench.kinds import BUILT_IN_KINDS, Kind
 from diffbench.launchers import built_in
 from diffbench.options import Options, check_value, unknown_option, with_preset
+from diffbench.plugins import SLOW_COMPONENT_SECONDS, PluginProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ class Ref:
     version: str = ""
     is_editable: bool = False         # under development: cached by its source instead of its version
     loaded: type | None = None        # set where the class exists already (`@diffbench.register`)
+    told: source.Summary | None = None        # set where there is no source to read it from, as of a class that a hook makes
 
     @property
     def full_name(self) -> str:
@@ -55,15 +57,7 @@ class Ref:
 
     def summary(self) -> source.Summary:
         """First docstring line, options and defaults from the syntax tree; nothing is imported."""
-        return source.summary(self.target)
-
-
-@dataclass(frozen=True)
-class PluginProblem:
-    """Something wrong with an installed plug-in, and whose it is."""
-
-    distribution: str
-    message: str
+        return self.told or source.summary(self.target)
 
 
 _session: dict[tuple[str, str], Ref] = {}             # what @register and loose files added in this process
@@ -96,21 +90,37 @@ class Registry:
     def __init__(self) -> None:
         self.problems: list[PluginProblem] = []
         self.import_seconds: dict[str, float] = {}
+        self.kept_out = plugins.kept_out()                # why a distribution takes no part, by its name
         self.hooks = pluggy.PluginManager("diffbench")
         self.hooks.add_hookspecs(hookspecs)
         self.hooks.register(_EntryPoints(self.problems), name="diffbench entry points")
         self.hooks.register(built_in, name="diffbench launchers")
-        self._load_hook_plugins()
-        self.kinds: dict[str, Kind] = {k.name: k for k in (*BUILT_IN_KINDS, *chain.from_iterable(self.answers("diffbench_kinds")))}
+        self.problems += plugins.load_hooks(self.hooks, self.kept_out)
+        self.kinds: dict[str, Kind] = {kind.name: kind for kind in BUILT_IN_KINDS}
+        for name, kind in self._offers("diffbench_kinds", Kind):
+            if self.kinds.setdefault(kind.name, kind) is not kind:
+                self.problems.append(PluginProblem(name, f"the kind {kind.name!r} of plug-in {name} is left out: there is one of that name already"))
+        self.problems += plugins.faults(kind.group for kind in self.kinds.values())
         self._refs: dict[str, list[Ref]] = {kind: [] for kind in self.kinds}
-        for ref in (*chain.from_iterable(self.answers("diffbench_components", kinds=self.kinds)), *_session.values()):
-            self._refs[ref.kind].append(ref)
+        self._out: list[Ref] = []
+        offered = [*self._offers("diffbench_components", Ref, kinds=self.kinds), *(("this session", ref) for ref in _session.values())]
+        for name, ref in offered:
+            if ref.kind not in self.kinds:
+                self.problems.append(PluginProblem(name, f"{ref.full_name} of plug-in {name} is left out: {unknown_name('kind', ref.kind, self.kinds)}"))
+            else:
+                (self._out if ref.distribution in self.kept_out else self._refs[ref.kind]).append(ref)
         self._classes: dict[type, Ref] = {}
         self._meant: dict[tuple[str, str], Ref] = {}      # what `find` found
 
     def refs(self, kind: str) -> list[Ref]:
         """All components of a kind, built-ins first, then by full name."""
         return sorted(self._refs[kind], key=lambda r: (r.distribution != HOME, r.full_name))
+
+    def part(self, keep: Callable[[Ref], bool]) -> Registry:
+        """This registry with some of its components only."""
+        part = copy.copy(self)
+        part._refs, part._meant = {kind: list(filter(keep, refs)) for kind, refs in self._refs.items()}, {}
+        return part
 
     def find(self, kind: str, name: str) -> Ref:
         """The component a user means: full name, bare name while unambiguous, or alias; '-' reads as '_'."""
@@ -122,7 +132,9 @@ class Registry:
         found = found or [r for r in refs if wanted in map(_folded, r.summary().aliases)]
         spaced = kind.replace("_", " ")
         if not found:
-            raise UnknownComponent(unknown_name(spaced, name, {r.full_name for r in refs}))
+            out = next((r for r in self._out if r.kind == kind and wanted in (_folded(r.full_name), _folded(r.name))), None)
+            offer = f". {out.distribution} offers it, and is left out: {self.kept_out[out.distribution]}" if out else ""
+            raise UnknownComponent(unknown_name(spaced, name, {r.full_name for r in refs}) + offer)
         if len(found) > 1:
             offers = ", ".join(f"{r.full_name} ({r.origin})" for r in found)
             raise UnknownComponent(f"{len(found)} packages offer a {spaced} named {name!r}: {offers}. Use the full name, or uninstall one of them")
@@ -131,8 +143,8 @@ class Registry:
 
     def load(self, ref: Ref) -> type:
         """The class behind a reference, imported and checked on first use."""
+        base = self._base(ref.kind)                       # first: torch, which it imports, is no part of a component's own time
         cls = ref.loaded or self._import(ref)
-        base = self._base(ref.kind)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: {ref.target} is not a subclass of diffbench.{base.__name__}")
         missing = sorted(getattr(cls, "__abstractmethods__", ()))
@@ -185,11 +197,11 @@ class Registry:
 
     def answers(self, hook: str, **facts: Any) -> list[Any]:
         """Calls a hook, one plug-in at a time; one that raises is named in `problems` and heard no more. What the others answered."""
-        return list(self._answers(hook, facts))
+        return [answer for _, answer in self._answers(hook, facts)]
 
     def first(self, hook: str, **facts: Any) -> Any:
         """The first answer to a hook, or None; plug-ins after the one that gave it are not called."""
-        return next(self._answers(hook, facts), None)
+        return next((answer for _, answer in self._answers(hook, facts)), None)
 
     def plugins(self) -> list[Any]:
         """The plug-ins with hooks, in the order of their names."""
@@ -203,34 +215,34 @@ class Registry:
             return [] if answer is None else [answer]
         return answer
 
-    def _answers(self, hook: str, facts: dict[str, Any]) -> Iterator[Any]:
+    def _offers(self, hook: str, wanted: type, **facts: Any) -> Iterator[tuple[str, Any]]:
+        """(plug-in, thing) of a hook that gives several; a plug-in that gives anything else is switched off."""
+        for name, answer in self._answers(hook, facts):
+            try:
+                offered = list(answer)
+            except Exception as error:  # noqa: BLE001  a generator of a stranger's, or no iterable at all
+                self._switch_off(self.hooks.get_plugin(name), f"what its hook {hook} gave cannot be read: {type(error).__name__}: {error}")
+                continue
+            strange = next((thing for thing in offered if not isinstance(thing, wanted)), None)
+            if strange is not None:
+                self._switch_off(self.hooks.get_plugin(name), f"its hook {hook} gives diffbench.{wanted.__name__}s, got {strange!r}")
+                continue
+            yield from ((name, thing) for thing in offered)
+
+    def _answers(self, hook: str, facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """(plug-in, answer)."""
         for plugin in self.plugins():
             try:
                 found = self.ask(plugin, hook, **facts)
             except Exception as error:  # noqa: BLE001  a stranger's hook must not stop a run
                 self._switch_off(plugin, f"its hook {hook} raised {type(error).__name__}: {error}")
                 continue
-            yield from found
+            yield from ((str(self.hooks.get_name(plugin)), answer) for answer in found)
 
     def _switch_off(self, plugin: Any, reason: str) -> None:
         name = self.hooks.get_name(plugin) or repr(plugin)
         self.hooks.unregister(plugin)
         self.problems.append(PluginProblem(name, f"plug-in {name} is switched off: {reason}"))
-
-    def _load_hook_plugins(self) -> None:
-        """One by one: pluggy's own loader stops at the first broken package and keeps one of two that share a name."""
-        for point in source.entry_points("diffbench"):
-            label = f"{point.distribution}:{point.name}"
-            try:
-                plugin = point.load()
-                self.hooks.register(plugin, name=label)
-            except Exception as error:  # noqa: BLE001
-                self.problems.append(PluginProblem(point.distribution, f"plug-in {label} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"))
-                continue
-            try:
-                self.hooks.check_pending()
-            except pluggy.PluginValidationError as error:
-                self._switch_off(plugin, str(error))
 
     def _import(self, ref: Ref) -> Any:
         module, _, attribute = ref.target.partition(":")
@@ -238,11 +250,14 @@ class Registry:
         try:
             cls = getattr(importlib.import_module(module), attribute)
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
+            said = plugins.why(error, ref.distribution)
             self.problems.append(PluginProblem(ref.distribution, f"{ref.kind} {ref.full_name}: importing {module} failed: {said}"))
             raise BrokenComponent(f"{ref.kind} {ref.full_name!r} of {ref.origin} cannot be used: importing {ref.target} failed with {said}") from error
         finally:
-            self.import_seconds[ref.full_name] = time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            if self.import_seconds.setdefault(ref.full_name, seconds) == seconds > SLOW_COMPONENT_SECONDS and ref.distribution != HOME:
+                said = f"importing {module} takes {seconds:.1f} s, and every worker waits for it: import what is heavy where it is used"
+                self.problems.append(PluginProblem(ref.distribution, f"{ref.kind} {ref.full_name} of {ref.origin}: {said}"))
         return cls
 
     def _base(self, kind: str) -> type:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from diffbench.durations import limits, seconds
 from diffbench.errors import OptionError
@@ -14,10 +14,14 @@ from diffbench.options import Options, Words, incidental_option
 
 STAGES = ("extractor", "classifier", "noisy_classifier", "reference", "train", "sample", "features", "evaluate", "throughput")
 
-Duration = Annotated[float, BeforeValidator(seconds), Gt(0), Words("a duration such as 90s, 10m, 3h or a number of seconds")]
+_DURATION: dict[str, Any] = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^\s*(\d+(\.\d*)?|\.\d+)\s*[smhd]\s*$"}]}
+Duration = Annotated[float, BeforeValidator(seconds), Gt(0), Words("a duration such as 90s, 10m, 3h or a number of seconds"), WithJsonSchema(_DURATION)]
 Limits = Annotated[tuple[tuple[str, float], ...], BeforeValidator(lambda value: limits(value, STAGES)),
+                   WithJsonSchema({"anyOf": [*_DURATION["anyOf"], {"type": "object", "properties": dict.fromkeys(STAGES, _DURATION),
+                                                                   "additionalProperties": False}]}),
                    Words(f"a duration such as 10m, or one for each stage that has a limit, such as {{train: 3h, sample: 1h}}; stages: {', '.join(STAGES)}")]
 Sizes = Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1), BeforeValidator(lambda value: value if isinstance(value, tuple | list) else (value,)),
+                  WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}}]}),
                   Words("an integer >= 1 or a list of them")]
 
 
@@ -33,8 +37,10 @@ def _batch_size(value: Any) -> Any:
     raise ValueError(value)
 
 
-BatchSize = Annotated[int | str, BeforeValidator(_batch_size), Words("an integer >= 1 or auto")]
-NoiseSeed = Annotated[int | str, BeforeValidator(_noise_seed), Words("cell, or an integer in [0, 2147483648)")]
+BatchSize = Annotated[int | str, BeforeValidator(_batch_size), Words("an integer >= 1 or auto"),
+                      WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]})]
+NoiseSeed = Annotated[int | str, BeforeValidator(_noise_seed), Words("cell, or an integer in [0, 2147483648)"),
+                      WithJsonSchema({"anyOf": [{"const": "cell"}, {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}]})]
 
 
 @dataclass(frozen=True, kw_only=True)

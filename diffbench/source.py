@@ -56,6 +56,25 @@ def entry_points(group: str) -> Iterator[Point]:
     return iter(_installed(_path_state()).get(group, ()))
 
 
+def groups() -> list[str]:
+    """Every group of entry points that begins with ours, misspelt ones too."""
+    return sorted(_installed(_path_state()))
+
+
+def distributions() -> list[str]:
+    """Every distribution with an entry point of ours."""
+    return sorted({point.distribution for points in _installed(_path_state()).values() for point in points})
+
+
+def requirements(distribution: str) -> set[str]:
+    """What a distribution declares to need, extras too: names as pip compares them; none where it is not installed."""
+    try:
+        declared = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return set()
+    return {re.sub(r"[-_.]+", "-", re.split(r"[\s;<>=!~\[(]", text.strip(), maxsplit=1)[0]).lower() for text in declared}
+
+
 @functools.lru_cache(maxsize=1)
 def _installed(state: tuple[tuple[str, int], ...]) -> dict[str, list[Point]]:
     """All entry points of ours by group, read once: every look at a distribution's facts parses its files again."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import pluggy
 
-from diffbench import source
+from diffbench import plugins, source
 from diffbench.errors import BrokenComponent, DiffbenchError, unknown_name
 from diffbench.registry import Registry
 
@@ -51,10 +51,13 @@ def _register(registry: Registry, name: str, module: object) -> None:
 
 def find(name: str) -> importlib.metadata.EntryPoint:
     """Who offers a tracker; raises DiffbenchError where nobody does, or two packages do. Nothing is imported."""
-    points = list(source.entry_points(GROUP))
+    out = plugins.kept_out()
+    points = [point for point in source.entry_points(GROUP) if point.distribution not in out]
     found = [point for point in points if point.name == name]
     if not found:
-        raise DiffbenchError(unknown_name("tracker", name, {point.name for point in points}))
+        offers = "".join(f". {p.distribution} offers it, and is left out: {out[p.distribution]}" for p in source.entry_points(GROUP)
+                         if p.name == name and p.distribution in out)
+        raise DiffbenchError(unknown_name("tracker", name, {point.name for point in points}) + offers)
     if len(found) > 1:
         raise DiffbenchError(f"{len(found)} packages offer a tracker named {name!r}: {', '.join(p.distribution for p in found)}. Uninstall all but one")
     return found[0]

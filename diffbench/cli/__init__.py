@@ -25,6 +25,9 @@ COMMANDS = {
     "export": ("diffbench.cli.export", "Write a run, with its artefacts, into one archive."),
     "import": ("diffbench.cli.import_", "Unpack an archive of a run; everything is verified first."),
     "gc": ("diffbench.cli.gc", "Remove from the store what no run names any more."),
+    "new": ("diffbench.cli.new", "Write a package with a component of your own that works."),
+    "init": ("diffbench.cli.init", "Write a matrix to start from, and its schema for editors."),
+    "schema": ("diffbench.cli.schema", "Write the JSON Schema of matrix.yaml, plug-ins included."),
     "doctor": ("diffbench.cli.doctor", "Explain what is wrong with an installation or a store."),
 }
 
@@ -34,6 +37,12 @@ class _Lazy(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *sorted(super().list_commands(ctx))]
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        wanted = name or cmd.name
+        if wanted in COMMANDS or wanted in self.commands:
+            raise DiffbenchError(f"there is a command {wanted!r} already")
+        super().add_command(cmd, name)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
@@ -99,6 +108,7 @@ def _plugin_commands() -> None:
         from diffbench.registry import load_registry
 
         registry = load_registry()
+        cli.commands.clear()                              # of an earlier call in this process
         registry.answers("diffbench_commands", cli=cli)
         for problem in registry.problems:
             _say(problem.message)

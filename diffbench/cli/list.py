@@ -6,11 +6,12 @@ import json
 
 import click
 
+from diffbench.cli import completing
 from diffbench.cli.common import JSON, PLUGIN
 
 
 @click.command()
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=completing.kinds)
 @JSON
 @PLUGIN
 def command(kind: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
@@ -25,9 +26,11 @@ def command(kind: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
     found = {k.name: [(ref, ref.summary()) for ref in registry.refs(k.name)] for k in kinds}
     if as_json:
         click.echo(json.dumps({
-            "components": [{"kind": name, "name": ref.full_name, "origin": ref.origin, "target": ref.target, "summary": s.text, "options": dict(s.options),
-                            "aliases": list(s.aliases), "default": s.is_default} for name, refs in found.items() for ref, s in refs],
-            "problems": [{"distribution": p.distribution, "message": p.message} for p in registry.problems]}, indent=1))
+            "components": [{"kind": name, "name": ref.full_name, "origin": ref.origin, "target": ref.target, "editable": ref.is_editable, "summary": s.text,
+                            "options": dict(s.options), "aliases": list(s.aliases), "default": s.is_default}
+                           for name, refs in found.items() for ref, s in refs],
+            "problems": [{"distribution": p.distribution, "message": p.message} for p in registry.problems],
+            "left_out": [{"distribution": name, "reason": reason} for name, reason in sorted(registry.kept_out.items())]}, indent=1))
         return
     for each in kinds:
         click.echo(f"{each.name}  ({each.summary})")
@@ -38,5 +41,7 @@ def command(kind: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
             click.echo(f"      {summary.text}")
         if not found[each.name]:
             click.echo("  (none is installed)")
+    for name, reason in sorted(registry.kept_out.items()):
+        click.echo(f"{name} is left out: {reason}")
     for problem in registry.problems:
         click.echo(f"diffbench: {problem.message}", err=True)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from diffbench import interrupts
+from diffbench.cli import completing
 from diffbench.cli.common import make_plan, matrix_options
 
 
@@ -19,7 +20,8 @@ from diffbench.cli.common import make_plan, matrix_options
 @click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; otherwise as many as there are cores, or GPUs. More jobs than GPUs share them.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; otherwise the cores are divided among the workers.")
 @click.option("--wait", is_flag=True, help="Where another run writes to the same folder, wait for it to end.")
-@click.option("--tracker", "trackers", multiple=True, metavar="NAME", help="Also tell this tracker, such as tensorboard, what happens.")
+@click.option("--tracker", "trackers", multiple=True, metavar="NAME", shell_complete=completing.trackers,
+              help="Also tell this tracker, such as tensorboard, what happens.")
 def command(out: str | None, launcher: str, jobs: int | None, threads: int | None, wait: bool, trackers: tuple[str, ...], plugins: tuple[str, ...],
             smoke: bool, **asked: Any) -> int:
     """Train and sample every combination in MATRIX and write FID and throughput tables.

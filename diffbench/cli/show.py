@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
+from diffbench.cli import completing
 from diffbench.cli.common import JSON, PLUGIN
 
 
 @click.command()
-@click.argument("kind")
-@click.argument("name")
+@click.argument("kind", shell_complete=completing.kinds)
+@click.argument("name", shell_complete=completing.components)
 @JSON
 @PLUGIN
 def command(kind: str, name: str, as_json: bool, plugins: tuple[str, ...]) -> None:

@@ -43,15 +43,18 @@ class Outcome:
     measured: Any = None
 
 
-def checks(registry: Registry, ref: Ref) -> Iterator[Check]:
-    """Every check of a registered component, for each of its `examples`; none for a kind that has no checks."""
+def checks(registry: Registry, ref: Ref, *, quick: bool = False) -> Iterator[Check]:
+    """Every check of a registered component: of its form, and of its kind for each of its `examples`.
+
+    It is checked beside the built-in components and those of its own package. quick: beside one noise schedule of each sort instead of
+    all; what is a schedule itself is checked as ever.
+    """
     from diffbench.testing.checks import BY_KIND
-    from diffbench.testing.stand_ins import examples
+    from diffbench.testing.checks.form import form_checks
+    from diffbench.testing.stand_ins import examples, one_schedule_of_a_sort, surroundings
 
     makers = [BY_KIND[ref.kind]] if ref.kind in BY_KIND else []
     makers += [maker for maker in registry.answers("diffbench_checks", kind=ref.kind) if maker is not None]
-    if not makers:
-        return
     try:
         made = examples(registry, ref.kind, ref.full_name)
     except (AssertionError, DiffbenchError) as error:
@@ -61,9 +64,14 @@ def checks(registry: Registry, ref: Ref) -> Iterator[Check]:
             raise AssertionError(message)
         yield Check(ref.full_name, "can be made", unmakeable)
         return
+    for statement, run in form_checks(registry, ref):
+        yield Check(ref.full_name, statement, run)
+    beside = surroundings(registry, ref)
+    if quick and makers and ref.kind != "noise_schedule":
+        beside = one_schedule_of_a_sort(beside)
     for component in made:
         for maker in makers:
-            for statement, run in maker(registry, component):
+            for statement, run in maker(beside, component):
                 yield Check(label(component, registry), statement, run)
 
 
@@ -96,11 +104,20 @@ def subjects(registry: Registry, wanted: tuple[str, ...] = ()) -> list[Ref]:
     return found
 
 
-def conformance(name: str) -> Callable[[], None]:
-    """A test function that runs every check of one component, or of every component of a package, and reports all that fail."""
+def conformance(name: str, *, quick: bool = False) -> Callable[[], None]:
+    """A test function that runs every check of one component, or of every component of a package, and reports all that fail.
+
+    quick: as for `checks`.
+    """
     def test() -> None:
-        registry = load_registry()
-        outcomes = [outcome(check) for ref in subjects(registry, (name,)) for check in checks(registry, ref)]
+        import torch
+
+        threads, registry = torch.get_num_threads(), load_registry()
+        torch.set_num_threads(1)                          # many small tensors: more threads only wait for each other
+        try:
+            outcomes = [outcome(check) for ref in subjects(registry, (name,)) for check in checks(registry, ref, quick=quick)]
+        finally:
+            torch.set_num_threads(threads)
         failed = [o for o in outcomes if o.status == "failed"]
         assert not failed, "\n".join(f"{o.check.subject} {o.check.statement}: {o.detail}" for o in failed)
         assert any(o.status == "passed" for o in outcomes), f"no check applies to {name}"

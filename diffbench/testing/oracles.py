@@ -137,14 +137,16 @@ def affine_map(scheduler: Scheduler, spacing: Spacing, data: GaussianData) -> Af
             asked.append((step, draw))
             return torch.zeros(1, 1, 1, 1, dtype=torch.float64)
         return noise
-    for _ in run(scheduler, data, data.schedule, times, torch.ones(1, 1, 1, 1, dtype=torch.float64), listening):
-        pass
+    if scheduler.is_stochastic:
+        for _ in run(scheduler, data, data.schedule, times, torch.ones(1, 1, 1, 1, dtype=torch.float64), listening):
+            pass
 
     x = torch.zeros(3 + len(asked), 1, 1, 1, dtype=torch.float64)
     x[1], x[-1] = 1.0, 2.0
 
     def pulses(step: int) -> Noise:
         def noise(draw: int = 0) -> Tensor:
+            assert (step, draw) in asked, f"asks for noise in step {step} and says that it adds none"
             pulse = torch.zeros_like(x)
             pulse[2 + asked.index((step, draw))], pulse[-1] = 1.0, 2.0
             return pulse

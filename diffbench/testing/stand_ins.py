@@ -12,7 +12,7 @@ from torch import Tensor
 from diffbench.contracts import Component, NoiseSchedule, Scheduler, Spacing
 from diffbench.evaluation import Dataset
 from diffbench.matrix import Cell
-from diffbench.registry import Registry
+from diffbench.registry import HOME, Ref, Registry
 from diffbench.settings import Sample, Train
 from diffbench.specs import Reader
 from diffbench.values import Denoise, Noise, Split
@@ -96,6 +96,25 @@ def all_examples(registry: Registry, kind: str) -> list[Component]:
     return [component for ref in registry.refs(kind) for component in examples(registry, kind, ref.full_name)]
 
 
+def surroundings(registry: Registry, ref: Ref) -> Registry:
+    """What a component is checked beside: the built-in ones and those of its own package. What else is installed must not change a verdict."""
+    return registry.part(lambda other: other.distribution in (HOME, ref.distribution))
+
+
+def one_schedule_of_a_sort(registry: Registry) -> Registry:
+    """The registry with one noise schedule of each sort: on a grid or continuous, ending at zero SNR, at a little, or exploding."""
+    refs = registry.refs("noise_schedule")
+    refs.sort(key=lambda ref: not ref.summary().is_default)
+    seen: set[tuple[bool, bool, bool]] = set()
+    chosen = []
+    for ref in refs:
+        ends = {(s.grid is None, s.at(1.0).alpha == 0, s.at(1.0).alpha == 1) for s in examples(registry, "noise_schedule", ref.full_name)}
+        if ends - seen:
+            seen |= ends
+            chosen.append(ref)
+    return registry.part(lambda ref: ref.kind != "noise_schedule" or ref in chosen)
+
+
 def cell_with(registry: Registry, **parts: Any) -> Cell:
     """A cell of these parts; what is not said is the default of its kind, on stand-in images."""
     chosen: dict[str, Any] = {"dataset": StandInImages(), "train": Train(steps=0), "sample": Sample(count=2), "seed": 0} | parts
@@ -109,4 +128,4 @@ def _first(registry: Registry, kind: str) -> Any:
     """The default of a kind, or the first that can be made without options."""
     if any(ref.summary().is_default for ref in registry.refs(kind)):
         return registry.default(kind)
-    return all_examples(registry, kind)[0]
+    return next(component for ref in registry.refs(kind) for component in examples(registry, kind, ref.full_name))

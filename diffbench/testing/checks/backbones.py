@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffbench.contracts import Backbone
+from diffbench.contracts import Backbone, Conditioning
 from diffbench.evaluation import Dataset
 from diffbench.registry import Registry
 from diffbench.testing.conformance import NotApplicable
@@ -72,10 +72,30 @@ class _Shaped(Dataset):
         return StandInImages().load()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Filling(Conditioning):
+    """Only the sockets it fills."""
+
+    sockets: tuple[str, ...] = ()
+    enter: str = "cross_attention"
+
+    @property
+    def ports(self) -> frozenset[str]:
+        return frozenset(self.sockets)
+
+    @property
+    def tokens_enter(self) -> str:
+        return self.enter
+
+    def build(self, io: Io) -> nn.Module:
+        raise NotImplementedError("it is asked what it fills, not to fill it")
+
+
 def _built(registry: Registry, backbone: Backbone, use: Use, perturbed: bool = True) -> nn.Module:
     """The network of one use; `perturbed` replaces tensors that start at zero, as a first training step would."""
     channels, height, width = use.shape
-    reason = backbone.why_not(cell_with(registry, backbone=backbone, dataset=_Shaped(shape=use.shape)))
+    filling = _Filling(sockets=tuple(sorted(use.ports)), enter=use.tokens_enter)
+    reason = backbone.why_not(cell_with(registry, backbone=backbone, dataset=_Shaped(shape=use.shape), conditioning=filling))
     if reason:
         raise NotApplicable(reason)
     io = Io(channels=channels, height=height, width=width, signal_width=backbone.signal_width, classes=10, ports=use.ports,
