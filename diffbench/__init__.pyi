@@ -29,6 +29,7 @@ from diffbench.frechet import frechet_distance as frechet_distance
 from diffbench.frechet import Moments as Moments
 from diffbench.frechet import moments as moments
 from diffbench.hookspecs import hookimpl as hookimpl
+from diffbench.kinds import Kind as Kind
 from diffbench.likelihood import Bound as Bound
 from diffbench.likelihood import draw_visits as draw_visits
 from diffbench.likelihood import Flow as Flow
@@ -41,12 +42,14 @@ from diffbench.options import incidental_option as incidental_option
 from diffbench.options import Options as Options
 from diffbench.options import sampling_option as sampling_option
 from diffbench.registry import load_registry as load_registry
+from diffbench.registry import Ref as Ref
 from diffbench.registry import register as register
 from diffbench.registry import Registry as Registry
 from diffbench.repeating import rerun as rerun
 from diffbench.results import load as load
 from diffbench.sampling import sample as sample
 from diffbench.sampling import trajectory as trajectory
+from diffbench.source import Summary as Summary
 from diffbench.splits import split_indices as split_indices
 from diffbench.transitions import pixel_log_likelihood as pixel_log_likelihood
 from diffbench.transitions import Posterior as Posterior
