@@ -165,14 +165,23 @@ def _model(cls: type) -> type[pydantic.BaseModel]:
 @functools.cache
 def _adapter(cls: type, name: str) -> pydantic.TypeAdapter[Any]:
     """The same for one option, at a fifth of the price of a model."""
-    return pydantic.TypeAdapter(_checkable(_hints(cls)[name]), config=_STRICT)
+    declared = _hints(cls)[name]
+    return pydantic.TypeAdapter(_checkable(declared), config=None if is_of(declared, Options) else _STRICT)
 
 
 def _checkable(declared: Any) -> Any:
-    """pydantic would rebuild a nested dataclass; a nested component is only asked what it is."""
+    """pydantic would rebuild a nested dataclass: a nested component is only asked what it is. It would also take `true` for a literal 1."""
     if is_of(declared, Options):
         return pydantic.InstanceOf[declared]  # type: ignore[misc]  # a class made while running is no type to mypy
+    if get_origin(declared) is typing.Literal and bool not in map(type, get_args(declared)):
+        return typing.Annotated[declared, pydantic.BeforeValidator(_no_truth)]
     return declared
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return value
 
 
 def _in_words(kind: Any, limits: tuple[Any, ...] = (), many: bool = False) -> str:

@@ -80,7 +80,7 @@ def _installed(state: tuple[tuple[str, int], ...]) -> dict[str, list[Point]]:
     """All entry points of ours by group, read once: every look at a distribution's facts parses its files again."""
     found: dict[str, dict[tuple[str, str], Point]] = {}
     for distribution in importlib.metadata.distributions():
-        about: tuple[Any, ...] = ()
+        about: tuple[str, str, bool, tuple[str, ...]] | None = None
         for point in distribution.entry_points:
             if point.group.partition(".")[0] == "diffbench":
                 about = about or (distribution.name, distribution.version, is_editable(distribution),
@@ -98,7 +98,7 @@ def _path_state() -> tuple[tuple[str, int], ...]:
 def is_editable(distribution: importlib.metadata.Distribution) -> bool:
     """Whether a distribution is installed in development mode (PEP 610)."""
     text = distribution.read_text("direct_url.json")
-    return bool(text) and json.loads(text).get("dir_info", {}).get("editable", False)
+    return text is not None and bool(json.loads(text).get("dir_info", {}).get("editable", False))
 
 
 @functools.cache
@@ -129,7 +129,7 @@ def _bases(tree: ast.ClassDef, module: ast.Module, target: str) -> list[str]:
     found = []
     for base in (b.id for b in tree.bases if isinstance(b, ast.Name)):
         home, name = homes.get(base, (target.partition(":")[0], base))
-        home = diffbench._HOME_OF.get(name, home) if home == "diffbench" else home
+        home = vars(diffbench)["_HOME_OF"].get(name, home) if home == "diffbench" else home
         if home != "diffbench.contracts":
             found.append(f"{home}:{name}")
     return found
@@ -172,7 +172,7 @@ def _code(text: str) -> tuple[bytes, tuple[str, ...]]:
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imported.append(node.module)
         elif isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
-            node.body[0].value.value = ""
+            node.body[0] = ast.Expr(ast.Constant(""))
     return f"{ast.dump(tree)}\0".encode(), tuple(imported)
 
 
@@ -191,6 +191,8 @@ def run_file(path: str) -> None:
     if not file.is_file():
         raise BrokenComponent(f"--plugin {path}: there is no such file")
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise BrokenComponent(f"--plugin {path}: this is no file of Python source; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -241,7 +243,7 @@ def _default(node: ast.expr) -> str:
     return ast.unparse(node)
 
 
-def _literal(node: ast.expr | None, otherwise: object) -> object:
+def _literal(node: ast.expr | None, otherwise: Any) -> Any:
     try:
         return ast.literal_eval(node) if node is not None else otherwise
     except ValueError:

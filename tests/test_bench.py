@@ -56,10 +56,6 @@ class TestRankTest:
         assert gate.signed_rank_p([]) == gate.signed_rank_p([0.0]) == gate.signed_rank_p([-1.0, -2.0]) == 1.0
         assert gate.signed_rank_p([1.0] * 36) == 2.0**-36
 
-    def test_holm(self):
-        assert gate.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-        assert gate.holm([0.5, 0.6]) == [1.0, 1.0]
-
 
 def laps(ratio, seed, noise=0.02, count=12):
     draw = random.Random(seed)

@@ -11,6 +11,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from diffbench.comparing import holm
+
 THRESHOLD = 1.03                      # a ratio that is worth saying
 SIGNIFICANT = 0.01                    # of all cases of one comparison together, by Holm
 
@@ -96,12 +98,3 @@ def signed_rank_p(differences: Sequence[float]) -> float:
         patterns += patterns << (8 * rank * width)
     packed = patterns.to_bytes((sum(doubled) + 1) * width, "little")
     return sum(int.from_bytes(packed[w * width : (w + 1) * width], "little") for w in range(observed, sum(doubled) + 1)) / 2 ** len(kept)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """p-values adjusted for how many there are (Holm 1979): all that are below a level then can be said together at that level."""
-    adjusted, largest = [0.0] * len(ps), 0.0
-    for position, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        largest = max(largest, min(1.0, (len(ps) - position) * ps[index]))
-        adjusted[index] = largest
-    return adjusted

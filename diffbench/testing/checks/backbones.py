@@ -137,7 +137,7 @@ def _gradients(registry: Registry, backbone: Backbone, use: Use) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network(*_inputs(backbone, use)).square().sum().backward()
-    sizes = {name: 0.0 if p.grad is None else float(p.grad.norm()) for name, p in network.named_parameters()}
+    sizes = {name: 0.0 if p.grad is None else float(p.grad.norm()) for name, p in network.named_parameters() if p.requires_grad}
     still = [name for name, size in sizes.items() if size < 1e-6 * max(sizes.values())]        # less is rounding
     assert not still, f"no gradient reaches {', '.join(still[:5])}" + (f" and {len(still) - 5} more" if len(still) > 5 else "")
 

@@ -11,10 +11,11 @@ from diffbench import Ref, Summary, hookimpl
 LEFT_OUT = {
     "IPNDMScheduler": "it ignores the table of betas for one of its own",
     "RePaintScheduler": "it fills holes of a given image", "CogVideoXDPMScheduler": "its step takes two times and an old prediction",
+    "CogVideoXDDIMScheduler": "it changes the table of betas it is given",
     "LCMScheduler": "it is for networks distilled to consistency", "TCDScheduler": "it is for networks distilled to consistency",
     "DPMSolverSDEScheduler": "its noise comes from a tree of torchsde, not from the harness",
 }
-NETWORKS = {"unet_2d": "UNet2DModel: ResNet blocks and attention.", "unet_2d_condition": "UNet2DConditionModel: ResNet blocks and cross-attention.",
+NETWORKS = {"unet2d": "UNet2DModel: ResNet blocks and attention.", "unet2d_condition": "UNet2DConditionModel: ResNet blocks and cross-attention.",
             "dit": "DiTTransformer2DModel: DiT with adaLN-Zero."}
 
 

@@ -67,7 +67,7 @@ class Unet2dCondition(Backbone):
 
     def why_not(self, cell):
         if "tokens" not in cell.conditioning.ports or cell.conditioning.tokens_enter != "cross_attention":
-            return f"unet_2d_condition attends to tokens, and {cell.conditioning.component_name()} gives none by cross-attention"
+            return f"unet2d_condition attends to tokens, and {cell.conditioning.component_name()} gives none by cross-attention"
         return _indivisible(self, cell)
 
     def build(self, io: Io) -> nn.Module:
@@ -114,11 +114,14 @@ class Dit(Backbone):
 
 
 class _Called(nn.Module):
-    """A network whose arguments are made from ours."""
+    """A network whose arguments are made from ours. The bias of its keys stays 0: softmax does not see what is added to all logits alike."""
 
     def __init__(self, network: nn.Module, arguments):
         super().__init__()
         self.network, self.arguments = network, arguments
+        for name, parameter in network.named_parameters():
+            if name.endswith("to_k.bias"):
+                nn.init.zeros_(parameter).requires_grad_(False)
 
     def forward(self, x: Tensor, c_noise: Tensor, signals: Signals) -> Tensor:
         if signals.maps is not None:

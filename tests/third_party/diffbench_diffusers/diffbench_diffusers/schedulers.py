@@ -82,8 +82,7 @@ class Adapted(Scheduler):
 
     def times(self, schedule: NoiseSchedule) -> Tensor:
         """Where the peer's steps begin, and 0; float64 [steps + 1]."""
-        peer = self._made(schedule)
-        return torch.tensor([_time(self, peer, schedule, first) for first, _ in _dealt(peer, self.steps)] + [0.0], dtype=torch.float64)
+        return _times(self, schedule)
 
     def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: Any, noise: Noise) -> tuple[Tensor, Any]:
         run = state or _Run(self, schedule, x_t, t)
@@ -133,6 +132,13 @@ class _Run:
         if scale < 1:
             return _on_grid(self.schedule, self.schedule.time_of((scale**-2 - 1) ** 0.5))
         return _time(self.options, self.peer, self.schedule, self.next)
+
+
+@functools.lru_cache(maxsize=256)
+def _times(options: Adapted, schedule: NoiseSchedule) -> Tensor:
+    """Remembered, for some peers take a tenth of a second to make their grid."""
+    peer = options._made(schedule)
+    return torch.tensor([_time(options, peer, schedule, first) for first, _ in _dealt(peer, options.steps)] + [0.0], dtype=torch.float64)
 
 
 def _time(options: Adapted, peer: Any, schedule: NoiseSchedule, call: int) -> float:
