@@ -24,7 +24,6 @@ BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w
 README_NOT_RUN = {
     "python3 -m venv .venv && .venv/bin/pip install -q -e . &&": "it installs everything; tests/test_wheel.py does so from a wheel",
     "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' &&": "it is this test suite",
-    ".venv/bin/python -m pytest benchmarks --benchmark-only": "it times every component, which takes minutes",
 }
 # Few and small, under the name that the pages speak of.
 RUN = """\
