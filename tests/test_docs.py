@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from diffbench import matrix, yaml_file
+from diffbench import matrix, plugins, yaml_file
 from diffbench.matrix import BLOCKS
 from diffbench.options import comments
 from tests.conftest import REGISTRY
@@ -150,7 +150,7 @@ def run_toml(block, names, folder, environment):
     """Read as TOML; its entry points belong to groups that are read."""
     tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
     groups = tomllib.loads(block.text).get("project", {}).get("entry-points", {})
-    assert set(groups) <= {"diffbench", "diffbench.tracker", *(kind.group for kind in REGISTRY.kinds.values())} and groups
+    assert set(groups) <= {*plugins.OTHER_GROUPS, *(kind.group for kind in REGISTRY.kinds.values())} and groups
 
 
 EXECUTED = {"python": run_python, "bash": run_bash, "yaml": run_yaml, "toml": run_toml}

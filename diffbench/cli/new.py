@@ -31,4 +31,4 @@ def command(kind: str, name: str, into: Path) -> None:
         make_folders((folder / path).parent)
         write_atomically(folder / path, text.encode())
         click.echo(f"{folder / path}")
-    click.echo(f"next: cd {folder} && pip install -e . --no-build-isolation; README.md says the rest")
+    click.echo(f"next: cd {folder} && pip install -e '.[test]'; README.md says the rest")
