@@ -36,6 +36,7 @@ _HOMES = {
     "diffbench.api": ("plan", "run"),
     "diffbench.repeating": ("rerun",),
     "diffbench.results": ("load",),
+    "diffbench.report.sections": ("Picture", "Section"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

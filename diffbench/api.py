@@ -7,7 +7,7 @@ import datetime
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,8 @@ def _checked_device(device: str) -> str:
 
 def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) -> None:
     """Tables and grids of what there is, also after an interruption."""
-    from diffbench.report import grids, tables
+    from diffbench.report import grids, page, tables
+    from diffbench.report.reading import Run
 
     if not rows.written:
         return
@@ -142,13 +143,16 @@ def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) 
     table = write_tables(folder, meaning)
     wanted = selection.conditions(asked) if asked else []
     baseline = frozenset(p.cell_id for p in made.cells if wanted and selection.meets(selection.named(describe_cell(p.cell, made.names)), wanted))
-    facts = tables.Facts(name=made.matrix.name, floors=of_real_images(made.floors, store, engine), copies=of_real_images(made.copies, store, engine),
-                         machine=fingerprint(made.device), columns=meaning, records=rows.written, baseline=baseline)
+    real = tables.RealImages(held_out=of_real_images(made.floors, store, engine), training=of_real_images(made.copies, store, engine))
+    write_atomically(folder / tables.REAL, json.dumps(asdict(real)).encode())
+    facts = tables.Facts(name=made.matrix.name, real=real, machine=fingerprint(made.device), columns=meaning, records=rows.written, baseline=baseline)
     tables.write(folder, table, made.matrix.report.rows, made.matrix.report.columns, facts)
     for planned in made.cells:
         outcome = engine.outcomes.get(planned.stages.get("sample", ""))
         if outcome is not None and outcome.status == "ok" and rows.written.get(planned.cell_id, {}).get("status") == "ok":
             grids.write(store, planned.stages["sample"], folder / "samples" / f"{planned.cell_id}.png")
+    run = Run(folder=folder)
+    page.write(run, folder / page.FILE, store, made.registry.report_sections(run.rows, folder))
 
 
 def _prepare(folder: Path) -> None:

@@ -21,7 +21,8 @@ from diffbench.store import write_atomically
 
 FILE = "finished.json"
 INPUTS = ("matrix.json", "plan.json")         # written anew by every run, before anything else
-NOT_MADE = (*INPUTS, "environment.json", FILE)
+PAGE = "report.html"                   # may be made anew by `diffbench report`: that it is there is enough
+NOT_MADE = (*INPUTS, "environment.json", FILE, PAGE)
 LOGS = ("events", "tensorboard")              # of runs, not made from rows
 ASIDE = ("exports", "notebooks")              # what people asked for, and may have changed
 
@@ -44,7 +45,7 @@ def records(folder: Path, made_of: str) -> dict[str, dict[str, Any]]:
     """The rows by cell, where every file is as the run left it and would be made of the same; else none."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content = json.loads((folder / FILE).read_bytes())
-        if content["made_of"] == made_of and all(_sha256(f"{folder}/{name}") == digest for name, digest in content["files"].items()):
+        if content["made_of"] == made_of and (folder / PAGE).is_file() and all(_sha256(f"{folder}/{name}") == digest for name, digest in content["files"].items()):
             names = [name for name in content["files"] if name.startswith(f"{RECORDS}/")]
             return {Path(name).stem: json.loads(Path(f"{folder}/{name}").read_bytes()) for name in names}
     return {}
@@ -65,5 +66,7 @@ def _code() -> str:
     """The source of what makes rows and reports, where diffbench is installed for development."""
     if not source.is_editable(importlib.metadata.distribution("diffbench")):
         return ""
-    report = sorted(path.stem for path in (Path(__file__).parent / "report").glob("[a-z]*.py"))
-    return source.code_hash("diffbench.columns", "diffbench.comparing", "diffbench.results", *(f"diffbench.report.{name}" for name in report))
+    report = Path(__file__).parent / "report"
+    names = sorted(path.stem for path in report.glob("[a-z]*.py"))
+    page = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((report / "page").iterdir()) if path.is_file())).hexdigest()
+    return source.code_hash("diffbench.columns", "diffbench.comparing", "diffbench.results", *(f"diffbench.report.{name}" for name in names)) + page

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import click
+    import pandas
 
     from diffbench.context import Context
     from diffbench.contracts import Component
     from diffbench.kinds import Kind
     from diffbench.planning import Plan, Stage
     from diffbench.registry import Ref, Registry
+    from diffbench.report.sections import Section
 
 hookspec = pluggy.HookspecMarker("diffbench")
 hookimpl = pluggy.HookimplMarker("diffbench")
@@ -100,3 +102,8 @@ def diffbench_checks(kind: str) -> Callable[[Registry, Component], Iterator[tupl
 @hookspec
 def diffbench_environment() -> dict[str, Any]:
     """Further facts about the machine, stored beside the results."""
+
+
+@hookspec
+def diffbench_report_sections(rows: pandas.DataFrame, folder: Path) -> Iterable[Section]:
+    """Sections of the page of results; rows: one per cell, `folder` where the run lies, of the first of several that are merged."""

@@ -25,9 +25,13 @@ from diffbench.plugins import SLOW_COMPONENT_SECONDS, PluginProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas
 
     from diffbench.contracts import Component
     from diffbench.launchers import Launcher
+    from diffbench.report.sections import Section
 
 HOME = "diffbench"                    # components of this distribution have bare names
 
@@ -194,6 +198,12 @@ class Registry:
         from diffbench.launchers.choosing import chosen
 
         return chosen(text, self.answers("diffbench_launchers"))
+
+    def report_sections(self, rows: pandas.DataFrame, folder: Path) -> list[tuple[str, Section]]:
+        """What plug-ins add to the page of results: (plug-in, section)."""
+        from diffbench.report.sections import Section
+
+        return list(self._offers("diffbench_report_sections", Section, rows=rows, folder=folder))
 
     def answers(self, hook: str, **facts: Any) -> list[Any]:
         """Calls a hook, one plug-in at a time; one that raises is named in `problems` and heard no more. What the others answered."""

@@ -59,10 +59,11 @@ def network_numbers(measured: pandas.DataFrame, naming: list[str]) -> Iterator[t
     for key, part in measured.groupby(naming, sort=False):
         for column, title, form in PARTS:
             if column in part and part[column].notna().any():
-                yield key, title, part[column].dropna().astype("float64").median() * _scale(column), form
+                yield key, title, part[column].dropna().astype("float64").median() * scale(column), form
 
 
-def _scale(column: str) -> float:
+def scale(column: str) -> float:
+    """What a column is multiplied by to be in the unit of its title."""
     return next((factor for word, factor in SCALE.items() if word in column and "per_second" not in column), 1.0)
 
 

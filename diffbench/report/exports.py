@@ -20,15 +20,14 @@ import pandas
 from diffbench import results
 from diffbench.durable import make_folders
 from diffbench.errors import DiffbenchError, unknown_name
-from diffbench.report import cost, quality, tables
+from diffbench.report import cost, notebook_files, quality, tables
 from diffbench.report.layout import layout, named
 from diffbench.report.paper import Entry, Table
-from diffbench.report.reading import Run
+from diffbench.report.reading import Run, Source
 from diffbench.store import Store, write_atomically
 
 FORMATS = ("md", "latex", "csv", "parquet", "svg", "pdf")
 FOLDER = "exports"                    # in the folder of a run
-NOTEBOOKS = "notebooks"
 MODULES = ("figures.py", "paired.py", "pictures.py")      # what notebooks import, copied beside them
 TRAJECTORIES = 4                      # drawn for the notebook of samples
 
@@ -41,8 +40,10 @@ class Written:
     notes: list[str] = field(default_factory=list)
 
 
-def write(run: str | Path, formats: Sequence[str], out: str | Path | None = None) -> Written:
-    """Exports a folder of results into `out`, by default its folder exports/. Raises DiffbenchError where it holds no results.
+def write(run: str | Path | Source, formats: Sequence[str], out: str | Path | None = None) -> Written:
+    """Exports a folder of results, or what was read from several, into `out`, by default the (first) run's folder exports/.
+
+    Raises DiffbenchError where it holds no results.
 
     md, latex: a file for each column of quality, one of throughput, one of the cost of a network. csv, parquet: results, means and differences,
     unrounded. svg, pdf: figures of the first column of quality.
@@ -50,7 +51,7 @@ def write(run: str | Path, formats: Sequence[str], out: str | Path | None = None
     for name in formats:
         if name not in FORMATS:
             raise DiffbenchError(unknown_name("format", name, FORMATS))
-    read, done = Run(folder=Path(run)), Written()
+    read, done = Run(folder=Path(run)) if isinstance(run, str | Path) else run, Written()
     folder = Path(out) if out is not None else read.folder / FOLDER
     files: dict[str, bytes] = {}
     for name in dict.fromkeys(formats):
@@ -72,7 +73,7 @@ def write(run: str | Path, formats: Sequence[str], out: str | Path | None = None
 
 def notebooks() -> list[str]:
     """The notebooks there are."""
-    return sorted(path.stem for path in _folder().glob("*.ipynb"))
+    return sorted(path.stem for path in notebook_files.folder().glob("*.ipynb"))
 
 
 def copy_notebook(name: str, run: str | Path) -> Written:
@@ -84,12 +85,12 @@ def copy_notebook(name: str, run: str | Path) -> Written:
     if name not in notebooks():
         raise DiffbenchError(unknown_name("notebook", name, notebooks()))
     run, done = Path(run).resolve(), Written()
-    rows = results.load(run)                              # refused here where there is nothing to read
-    folder = (run if run.is_dir() else run.parent) / NOTEBOOKS
-    content = json.loads((_folder() / f"{name}.ipynb").read_bytes())
+    results.load(run)                                     # refused here where there is nothing to read
+    folder = (run if run.is_dir() else run.parent) / notebook_files.FOLDER
+    content = json.loads((notebook_files.folder() / f"{name}.ipynb").read_bytes())
     cell = next(cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", []))
     cell["source"] = [f"RESULTS = {str(run)!r}"]
-    files = {module: (_folder() / module).read_bytes() for module in MODULES} | {
+    files = {module: (notebook_files.folder() / module).read_bytes() for module in MODULES} | {
         f"{name}.ipynb": (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()}
     for file, data in files.items():
         if (folder / file).exists() and (folder / file).read_bytes() != data:
@@ -99,11 +100,33 @@ def copy_notebook(name: str, run: str | Path) -> Written:
         write_atomically(folder / file, data)
     done.files.append(folder / f"{name}.ipynb")
     if name == "samples" and run.is_dir():
-        _draw_trajectories(Run(folder=run), rows, done)
+        draw_trajectories(Run(folder=run), done)
     return done
 
 
-def tables_of(run: Run) -> list[Table]:
+def draw_trajectories(run: Run, done: Written) -> None:
+    """One cell of each scheduler, that of the best value in the lowest seed, as long as there are no more than four; where the store has their weights."""
+    from diffbench.registry import load_registry
+    from diffbench.report import trajectories
+
+    rows, sheets, stages, store = run.rows, run.sheets, run.stages(), Store.default()
+    if not sheets:
+        done.notes.append("no trajectories: no row has a measured value")
+        return
+    column, is_higher = sheets[0][0].column, sheets[0][0].better == "higher"
+    there = rows[(rows["status"] == "ok") & rows[column].notna()]
+    best = there[there["seed"] == there["seed"].min()].sort_values(column, ascending=not is_higher).drop_duplicates("scheduler")
+    for cell_id in best["cell_id"].head(TRAJECTORIES):
+        path, key = run.folder / "samples" / f"{cell_id}-trajectory.png", stages[cell_id]["sample"]
+        try:
+            trajectories.write(store, key, path, load_registry())
+        except (DiffbenchError, FileNotFoundError) as error:
+            done.notes.append(f"no trajectory of {cell_id}: {error}")
+        else:
+            done.files.append(path)
+
+
+def tables_of(run: Source) -> list[Table]:
     """Every table of a run: of each column of quality, of throughput, of what a network costs."""
     found = [_of_quality(sheet, rows, i) for i, (sheet, rows) in enumerate(run.sheets)]
     rows, asked = run.rows, run.layout
@@ -139,10 +162,12 @@ def _of_quality(sheet: quality.Sheet, rows: pandas.DataFrame, place: int) -> Tab
 def _of_throughput(rows: pandas.DataFrame, down_asked: tuple[str, ...], across_asked: tuple[str, ...]) -> Table:
     column = "sample_images_per_second"
     down, across = layout(rows, down_asked, across_asked)
+    down = [*_of_runs(rows), *down]
     timed = named(rows[rows[column].notna()], across + down).drop_duplicates(across + down)       # one timing serves all seeds
+    ranks = "run" not in rows                             # figures of different machines do not compare
     noisy = timed["sample_noisy"].fillna(False).astype(bool)
     entries = {tuple(row[name] for name in across + down): Entry(value=row[column], low=row[f"{column}_low"], high=row[f"{column}_high"], form="{:.4g}",
-                                                                 is_best=row[column] == timed[column].max(), mark="†" if is_noisy else "")
+                                                                 is_best=ranks and row[column] == timed[column].max(), mark="†" if is_noisy else "")
                for row, is_noisy in zip(timed.to_dict("records"), noisy, strict=True)}
     sizes = ", ".join(str(size) for size in sorted(timed["throughput_batch_size"].dropna().unique()))
     caption = (f"Images per second of whole sampler runs, higher is better, guidance included, in batches of {sizes}; in brackets the quartiles of repeated "
@@ -152,13 +177,18 @@ def _of_throughput(rows: pandas.DataFrame, down_asked: tuple[str, ...], across_a
 
 def _of_networks(rows: pandas.DataFrame) -> Table:
     measured = rows[rows["parameters"].notna()]
-    naming = ["backbone", *(c for c in measured.columns if c.startswith("backbone."))]
+    naming = [*_of_runs(rows), "backbone", *(c for c in measured.columns if c.startswith("backbone."))]
     shown = named(measured, naming)
     entries = {(*key, title): Entry(value=value, form=form) for key, title, value, form in cost.network_numbers(shown, naming)}
     return Table(name="networks", caption="Cost of a network; the median over the rows it was timed in.", down=["cost"], across=naming, entries=entries)
 
 
-def _frames(run: Run) -> dict[str, pandas.DataFrame]:
+def _of_runs(rows: pandas.DataFrame) -> list[str]:
+    """The column that tells runs apart, where there are several."""
+    return ["run"] if "run" in rows else []
+
+
+def _frames(run: Source) -> dict[str, pandas.DataFrame]:
     """results, and where something was measured means and differences."""
     means, differences = quality.as_frames([sheet for sheet, _ in run.sheets])
     return {"results": run.rows} | {name: frame for name, frame in (("means", means), ("differences", differences)) if len(frame)}
@@ -174,9 +204,9 @@ def _as_parquet(frame: pandas.DataFrame) -> bytes:
     return data.getvalue()
 
 
-def _drawn(run: Run, kind: str, notes: list[str]) -> Iterator[tuple[str, bytes]]:
+def _drawn(run: Source, kind: str, notes: list[str]) -> Iterator[tuple[str, bytes]]:
     """(file name, content) of each figure; a figure whose data were not measured is noted."""
-    figures = _module("figures")
+    figures = _figures()
     matplotlib, paired = importlib.import_module("matplotlib"), importlib.import_module("paired")
     ranked = next((sheet for sheet, _ in run.sheets if sheet.better is not None), None)
     if ranked is None:
@@ -188,6 +218,9 @@ def _drawn(run: Run, kind: str, notes: list[str]) -> Iterator[tuple[str, bytes]]
         "quality_against_cost": lambda: figures.quality_against_cost(rows, column, is_higher),
         "effects": lambda: figures.differences(paired.effects(rows, column), column, not is_higher),
         "by_seed": lambda: figures.by_seed(rows, column, is_higher), "resolution": lambda: figures.resolution(rows, column, is_higher)}
+    if "run" in rows:
+        del wanted["quality_against_cost"]
+        notes.append("no figure quality_against_cost: timings of different runs do not compare")
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "diffbench"}):        # TrueType, as publishers ask; the same bytes each time
         for name, draw in wanted.items():
             try:
@@ -201,45 +234,13 @@ def _drawn(run: Run, kind: str, notes: list[str]) -> Iterator[tuple[str, bytes]]
             yield f"{name}.{kind}", data.getvalue()
 
 
-def _draw_trajectories(run: Run, rows: pandas.DataFrame, done: Written) -> None:
-    """One cell of each scheduler, that of the best value in the lowest seed, as long as there are no more than four."""
-    from diffbench.registry import load_registry
-    from diffbench.report import trajectories
-
-    sheets, stages, store = run.sheets, run.stages(), Store.default()
-    if not sheets:
-        done.notes.append("no trajectories: no row has a measured value")
-        return
-    column, is_higher = sheets[0][0].column, sheets[0][0].better == "higher"
-    there = rows[(rows["status"] == "ok") & rows[column].notna()]
-    best = there[there["seed"] == there["seed"].min()].sort_values(column, ascending=not is_higher).drop_duplicates("scheduler")
-    for cell_id in best["cell_id"].head(TRAJECTORIES):
-        path, key = run.folder / "samples" / f"{cell_id}-trajectory.png", stages[cell_id]["sample"]
-        try:
-            trajectories.write(store, key, path, load_registry())
-        except (DiffbenchError, FileNotFoundError) as error:
-            done.notes.append(f"no trajectory of {cell_id}: {error}")
-        else:
-            done.files.append(path)
-
-
-def _folder() -> Path:
-    """Where notebooks and their modules lie: inside an installed package, or in the repository it is installed from."""
-    inside = Path(__file__).parent / NOTEBOOKS
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "reports"
-
-
-def _module(name: str) -> ModuleType:
-    """A module of the notebooks. They import each other by bare names, as they do where a notebook lies."""
+def _figures() -> ModuleType:
+    """The notebooks' figures, drawn without a window, whatever the machine has."""
     if importlib.util.find_spec("matplotlib") is None:
         raise DiffbenchError("figures need matplotlib: pip install 'diffbench[notebooks]'")
     if "matplotlib.pyplot" not in sys.modules:
-        importlib.import_module("matplotlib").use("Agg")                        # no window, whatever the machine has
-    sys.path.insert(0, str(_folder()))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(_folder()))
+        importlib.import_module("matplotlib").use("Agg")
+    return notebook_files.module("figures")
 
 
 def _file_name(column: str) -> str:

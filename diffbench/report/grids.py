@@ -12,7 +12,9 @@ from diffbench.store import Store, write_atomically
 
 ROWS = 8
 COLUMNS_UNLABELLED = 10
-KEY = "diffbench sample"              # text inside the PNG file
+KEY = "diffbench sample"              # text inside the PNG file: the key of its samples,
+LINE = "diffbench line"               # the pixels from one line of images to the next,
+FRAME_COUNT = "diffbench frames"      # and of a trajectory how many columns it has
 SMALLEST = 32                         # pixels an image is enlarged to at least, by a whole factor
 
 
@@ -29,6 +31,7 @@ def write(store: Store, sample_key: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data, said = io.BytesIO(), PngImagePlugin.PngInfo()
     said.add_text(KEY, sample_key)
+    said.add_text(LINE, str(_step(*tensors["images"].shape[2:])[1]))
     Image.fromarray(grid(tensors["images"], tensors.get("labels"))).save(data, "PNG", pnginfo=said)
     write_atomically(path, data.getvalue())
 
@@ -54,10 +57,15 @@ def grid(images: numpy.ndarray, labels: numpy.ndarray | None) -> numpy.ndarray:
         cells = [(row, column, i) for column, c in enumerate(classes) for row, i in enumerate(numpy.flatnonzero(labels == c)[:ROWS])]
         columns = len(classes)
     rows = 1 + max(row for row, _, _ in cells)
-    scale = max(1, -(-SMALLEST // min(height, width)))
-    step_y, step_x = height * scale + 2, width * scale + 2
+    scale, step_y, step_x = _step(height, width)
     picture = numpy.full((rows * step_y + 2, columns * step_x + 2, channels), 128, numpy.uint8)
     for row, column, i in cells:
         big = images[i].transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
         picture[2 + row * step_y:][: height * scale, 2 + column * step_x:][:, : width * scale] = big
     return picture[:, :, 0] if channels == 1 else picture
+
+
+def _step(height: int, width: int) -> tuple[int, int, int]:
+    """(the factor images are enlarged by, pixels to the next line, to the next column)."""
+    scale = max(1, -(-SMALLEST // min(height, width)))
+    return scale, height * scale + 2, width * scale + 2

@@ -96,7 +96,7 @@ def summary(sheet: Sheet) -> str:
     if surely:
         middle = sorted(surely, key=lambda d: d.half_width)[len(surely) // 2]
         what = "the baseline" if sheet.is_baseline else "the best"
-        said.append(f"Comparisons with {what} ({_label(sheet, sheet.reference)}), paired by seed: {len(surely)}, on {middle.basis}. The median of them calls "
+        said.append(f"Comparisons with {what} ({label(sheet, sheet.reference)}), paired by seed: {len(surely)}, on {middle.basis}. The median of them calls "
                     f"differences above {middle.half_width:.2g} significant, alone and at 5 %, and finds a true one of {middle.resolvable:.2g} in 80 of "
                     "100 repeats.")
     if sheet.may_be_best:
@@ -119,7 +119,7 @@ def differences_of(sheet: Sheet) -> str:
         body.append([*(key[i] for i in sheet.telling), *seeds, f"{d.debiased:+.3g}{MARK if key in sheet.may_be_best else ''}", *sure])
     titles = [*(sheet.naming[i] for i in sheet.telling), *(["seed by seed"] if has_seeds else []), "difference", "95 % interval", f"p, of {len(body)} (Holm)"]
     what = "baseline" if sheet.is_baseline else "best"
-    return f"### Differences of `{sheet.column}` to the {what}: {_label(sheet, sheet.reference)}\n\n{markdown(titles, body)}"
+    return f"### Differences of `{sheet.column}` to the {what}: {label(sheet, sheet.reference)}\n\n{markdown(titles, body)}"
 
 
 def as_frames(sheets: list[Sheet]) -> tuple[pandas.DataFrame, pandas.DataFrame]:
@@ -129,13 +129,19 @@ def as_frames(sheets: list[Sheet]) -> tuple[pandas.DataFrame, pandas.DataFrame]:
         for key, m in s.means.items():
             sds = {f"{name}_sd": math.sqrt(max(0.0, v)) if not math.isnan(v) else v for name, v in m.spread._asdict().items()}
             means.append({"column": s.column, **dict(zip(s.naming, key, strict=True)), "mean": m.value, **_numbers(m), **sds})
-        against = "" if s.reference is None else _label(s, s.reference)
+        against = "" if s.reference is None else label(s, s.reference)
         adjusted = holm([d.p for d in s.to_reference.values()])
         for (key, d), p in zip(s.to_reference.items(), adjusted, strict=True):
             found.append({"column": s.column, **dict(zip(s.naming, key, strict=True)), "versus": against, "mean": d.value, **_numbers(d), "p": d.p, "p_holm": p,
                           "comparisons": len(adjusted), "half_width": d.half_width, "resolvable_at_80": d.resolvable, "may_be_best": key in s.may_be_best,
                           "by_seed": "; ".join(f"{t}/{n}: {v:+.6g}" for (t, n), v in s.by_seed[key].items())})
     return pandas.DataFrame(means), pandas.DataFrame(found)
+
+
+def label(sheet: Sheet, key: Configuration) -> str:
+    """What tells a configuration from the others: 'ddim, steps 50'."""
+    said = [(sheet.naming[i], key[i]) for i in sheet.telling if key[i] != "-"]
+    return ", ".join(f"{name} {value}" if value.replace(".", "").isdigit() else value for name, value in said)
 
 
 def _numbers(found: Estimate) -> dict[str, Any]:
@@ -164,9 +170,3 @@ def _entry(mean: Estimate) -> str:
 def best_of(means: dict[Configuration, Estimate], better: str) -> Configuration:
     """By the mean without bias; the first of equal ones."""
     return (max if better == "higher" else min)(means, key=lambda key: means[key].debiased)
-
-
-def _label(sheet: Sheet, key: Configuration) -> str:
-    """What tells a configuration from the others: 'ddim, steps 50'."""
-    said = [(sheet.naming[i], key[i]) for i in sheet.telling if key[i] != "-"]
-    return ", ".join(f"{name} {value}" if value.replace(".", "").isdigit() else value for name, value in said)

@@ -18,15 +18,25 @@ from diffbench.store import write_atomically
 BETTER = {"lower": ("lower is better", "Floor"), "higher": ("higher is better", "Ceiling"), None: ("a flag: neither way is better", "Real")}
 
 
+REAL = "real.json"                    # beside the results
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealImages:
+    """"dataset:column" -> values, by column, of real images measured as samples are."""
+
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)       # the floor: images that nobody has seen
+    training: dict[str, dict[str, float]] = field(default_factory=dict)       # where a model would be that only repeats them
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a caption needs beside the frame."""
 
     name: str
-    floors: dict[str, dict[str, float]]       # "dataset:column" -> values of held-out real images
+    real: RealImages                                # what real images have in these columns
     machine: dict[str, Any]
     columns: Columns                          # what the columns of metrics mean
-    copies: dict[str, dict[str, float]] = field(default_factory=dict)         # the same as floors of training images
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)    # by cell id, with left-out values
     baseline: frozenset[str] = frozenset()    # ids of the cells others are compared with, where not with the best
 
@@ -35,11 +45,10 @@ def write(folder: Path, table: pandas.DataFrame, rows: tuple[str, ...], columns:
     """fid.md and .csv, means.csv, differences.csv, throughput.md and .csv of a run."""
     made = list(sheets(table, rows, columns, facts))
     if made:
-        distance = made[0][0].column if _is_distance(made[0][0].column) else None
-        parts = [f"# {'Fréchet distance' if distance else 'Quality'}, {facts.name}", _caption(table, distance, [s for s, _ in made]),
+        parts = [f"# {'Fréchet distance' if _is_distance(made[0][0].column) else 'Quality'}, {facts.name}", caption(table, [s for s, _ in made]),
                  captions.copies(table)]
         for s, part in made:
-            parts += [_title(s, part, made), *_floors(s, part, facts), quality.means_of(s), quality.summary(s)]
+            parts += [_title(s, part, made), *floors(s, part, facts.real), quality.means_of(s), quality.summary(s)]
             parts += [quality.differences_of(s)] if s.column == made[0][0].column else []
         write_atomically(folder / "fid.md", _joined([*parts, _not_measured(table)]))
         write_atomically(folder / "fid.csv", pivot(table, made[0][0].column, rows, columns).to_csv().encode())
@@ -63,6 +72,40 @@ def sheets(table: pandas.DataFrame, rows: tuple[str, ...], columns: tuple[str, .
         same = [name for name in facts.columns[column]["same"] if name in table]
         for _, part in there.groupby(same, sort=False, dropna=False):
             yield quality.sheet(part, column, facts.columns[column]["better"], facts.records, rows, columns, facts.baseline), part
+
+
+def caption(table: pandas.DataFrame, sheets: list[quality.Sheet]) -> str:
+    """What the numbers of a table of quality are: features, images, seeds, intervals."""
+    there = table[table[sheets[0].column].notna()]
+    first, lines = there.iloc[0], []
+    if "reference_count" in there and pandas.notna(first["reference_count"]):
+        lines.append(f"Features: `{first['extractor']}` (weights `{first['extractor_key']}`). "
+                     + ("**This is not FID**: the features are not Inception's, and the values compare only within tables of these weights. "
+                        if _is_distance(sheets[0].column) and sheets[0].column != "fid" else "")
+                     + f"{first['sample_count']} generated images a row, {first['reference_count']} reference images.")
+    bases = dict.fromkeys(mean.basis for mean in sheets[0].means.values())
+    seeds = max(len(mean.seeds) for mean in sheets[0].means.values())
+    lines.append(("Each entry is the mean over seeds, never the best of them" if seeds > 1 else "Each entry is of one seed")
+                 + f": the conventional value, and in brackets the 95 % interval of the value without the bias of finitely many samples ({'; '.join(bases)})."
+                 + ("" if seeds > 1 else " What another training of the same network would give is not in it."))
+    return "\n\n".join(lines)
+
+
+def floors(s: quality.Sheet, part: pandas.DataFrame, real: RealImages) -> list[str]:
+    """What real images have in a column: those nobody has seen, and those of the training."""
+    lines = []
+    for name, values in real.held_out.items():
+        dataset = name.rpartition(":")[0]
+        if s.column not in values or dataset.partition("(")[0] != part["dataset"].iloc[0]:
+            continue
+        low, high, debiased = (values.get(f"{s.column}_{end}") for end in ("low", "high", "debiased"))
+        interval = "" if low is None else f" ({low:.3g} to {high:.3g})" if debiased in (None, values[s.column]) else \
+            f"; debiased {debiased:.3g} ({low:.3g} to {high:.3g})"
+        lines.append(f"**{BETTER[s.better][1]}**: held-out real images of {dataset}, measured in the same way, are at {values[s.column]:.3g}{interval}.")
+        if s.column in real.training.get(name, {}):
+            lines[-1] += (f" **Copies**: training images themselves are at {real.training[name][s.column]:.3g}. A model that only repeats them would be there; "
+                          "`near_copy_share` and `authenticity` tell it.")
+    return lines
 
 
 def _is_distance(column: str) -> bool:
@@ -90,39 +133,6 @@ def _title(s: quality.Sheet, part: pandas.DataFrame, sheets: list[tuple[quality.
     """'`fd_pixels`, lower is better', and of which data set and how many samples where a column has several sheets."""
     several = sum(other.column == s.column for other, _ in sheets) > 1
     return f"## `{s.column}`, {BETTER[s.better][0]}" + (f": {part['dataset'].iloc[0]}, {part['sample_count'].iloc[0]} samples a row" if several else "")
-
-
-def _caption(table: pandas.DataFrame, distance: str | None, sheets: list[quality.Sheet]) -> str:
-    there = table[table[sheets[0].column].notna()]
-    first, lines = there.iloc[0], []
-    if "reference_count" in there and pandas.notna(first["reference_count"]):
-        lines.append(f"Features: `{first['extractor']}` (weights `{first['extractor_key']}`). "
-                     + ("**This is not FID**: the features are not Inception's, and the values compare only within tables of these weights. "
-                        if distance not in (None, "fid") else "")
-                     + f"{first['sample_count']} generated images a row, {first['reference_count']} reference images.")
-    bases = dict.fromkeys(mean.basis for mean in sheets[0].means.values())
-    seeds = max(len(mean.seeds) for mean in sheets[0].means.values())
-    lines.append(("Each entry is the mean over seeds, never the best of them" if seeds > 1 else "Each entry is of one seed")
-                 + f": the conventional value, and in brackets the 95 % interval of the value without the bias of finitely many samples ({'; '.join(bases)})."
-                 + ("" if seeds > 1 else " What another training of the same network would give is not in it."))
-    return "\n\n".join(lines)
-
-
-def _floors(s: quality.Sheet, part: pandas.DataFrame, facts: Facts) -> list[str]:
-    """What real images have in a column: those nobody has seen, and those of the training."""
-    lines = []
-    for name, values in facts.floors.items():
-        dataset = name.rpartition(":")[0]
-        if s.column not in values or dataset.partition("(")[0] != part["dataset"].iloc[0]:
-            continue
-        low, high, debiased = (values.get(f"{s.column}_{end}") for end in ("low", "high", "debiased"))
-        interval = "" if low is None else f" ({low:.3g} to {high:.3g})" if debiased in (None, values[s.column]) else \
-            f"; debiased {debiased:.3g} ({low:.3g} to {high:.3g})"
-        lines.append(f"**{BETTER[s.better][1]}**: held-out real images of {dataset}, measured in the same way, are at {values[s.column]:.3g}{interval}.")
-        if s.column in facts.copies.get(name, {}):
-            lines[-1] += (f" **Copies**: training images themselves are at {facts.copies[name][s.column]:.3g}. A model that only repeats them would be there; "
-                          "`near_copy_share` and `authenticity` tell it.")
-    return lines
 
 
 def _cost(table: pandas.DataFrame) -> str:

@@ -64,16 +64,16 @@ def write(store: Store, sample_key: str, path: Path, registry: Registry) -> None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     data, note = io.BytesIO(), PngImagePlugin.PngInfo()
+    found = frames(store, sample_key, registry)
     note.add_text(grids.KEY, sample_key)
-    Image.fromarray(strip(frames(store, sample_key, registry))).save(data, "PNG", pnginfo=note)
+    note.add_text(grids.FRAME_COUNT, str(len(_shown(found))))
+    Image.fromarray(strip(found)).save(data, "PNG", pnginfo=note)
     write_atomically(path, data.getvalue())
 
 
 def strip(found: list[Frame]) -> numpy.ndarray:
     """uint8 [H', W'] or [H', W', 3]: a column for each of at most FRAMES evaluations and the end, two lines for each sample."""
-    *passed, end = found
-    places = sorted({round(i * (len(passed) - 1) / max(1, FRAMES - 1)) for i in range(FRAMES)}) if passed else []
-    columns = [*(passed[i] for i in places), end]
+    columns = _shown(found)
     images = torch.stack([torch.stack([to_pixels(f.x_t), to_pixels(f.x0_hat)], dim=1) for f in columns], dim=2)      # [B, 2, columns, C, H, W]
     lines = images.flatten(0, 1).numpy()
     channels, height, width = lines.shape[2:]
@@ -85,3 +85,10 @@ def strip(found: list[Frame]) -> numpy.ndarray:
             big = image.transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
             picture[2 + row * step_y:][: height * scale, 2 + column * step_x:][:, : width * scale] = big
     return picture[:, :, 0] if channels == 1 else picture
+
+
+def _shown(found: list[Frame]) -> list[Frame]:
+    """Evaluations that are evenly spread, and the end."""
+    *passed, end = found
+    places = sorted({round(i * (len(passed) - 1) / max(1, FRAMES - 1)) for i in range(FRAMES)}) if passed else []
+    return [*(passed[i] for i in places), end]
