@@ -139,7 +139,7 @@ def _report(made: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) 
 
     if not rows.written:
         return
-    meaning, asked = columns.describe(made, store, engine), made.matrix.report.baseline
+    meaning, asked = columns.describe(made, store, engine.outcomes), made.matrix.report.baseline
     table = write_tables(folder, meaning)
     wanted = selection.conditions(asked) if asked else []
     baseline = frozenset(p.cell_id for p in made.cells if wanted and selection.meets(selection.named(describe_cell(p.cell, made.names)), wanted))

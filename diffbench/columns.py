@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from diffbench.engine import Engine
+from diffbench.engine import Outcome
 from diffbench.errors import DiffbenchError
 from diffbench.options import Options
 from diffbench.planning import Plan
@@ -28,8 +28,8 @@ def columns_of(main: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {main + name if name == "" or name.startswith("_") else name: value for name, value in values.items()}
 
 
-def describe(plan: Plan, store: Store, engine: Engine) -> Columns:
-    """The columns that the metrics of a plan gave: each metric's main one, and those of its others that have an interval.
+def describe(plan: Plan, store: Store, outcomes: Mapping[str, Outcome]) -> Columns:
+    """The columns that the metrics of a plan gave, as far as stages have ended: each metric's main one, and those of its others that have an interval.
 
     `metric`: its name with its options. `better`: "lower", "higher", or None for a flag that ranks nothing. `interval`: whether _low and _high are
     there. `same`: columns of the results that must agree between rows whose values are compared.
@@ -40,7 +40,7 @@ def describe(plan: Plan, store: Store, engine: Engine) -> Columns:
     for planned in plan.cells:
         for role, key in planned.stages.items():
             main, which = role.partition(":")[2], (role, planned.cell.sample.count)         # with too few samples there are no intervals
-            if not role.startswith("evaluate:") or which in seen or key not in engine.outcomes or engine.outcomes[key].status != "ok":
+            if not role.startswith("evaluate:") or which in seen or key not in outcomes or outcomes[key].status != "ok":
                 continue
             seen.add(which)
             metric, names = metrics[main], store.read_json("evaluate", key, "values.json")["values"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffbench import costs
 from diffbench.columns import FILE as MEANING
-from diffbench.columns import LEFT_OUT, RECORDS, Columns, columns_of, option_value, varying_options
+from diffbench.columns import LEFT_OUT, RECORDS, Columns, columns_of, describe, option_value, varying_options
 from diffbench.engine import Engine, Outcome
 from diffbench.errors import DiffbenchError
 from diffbench.planning import CellPlan, Plan, Stage
@@ -44,6 +44,7 @@ class Rows:
         self.outcomes: dict[str, Outcome] = {}
         self.written: dict[str, dict[str, Any]] = {}
         self.kept: dict[str, dict[str, Any]] = {}         # rows of an earlier run, which stand where every stage is found done
+        self.told: set[str] = set()                       # names of columns whose meaning is written down
         self.are_changed = False                          # whether the folder is not as that run left it
         self.users: dict[str, list[CellPlan]] = {}
         self.varying = varying_options(plan)
@@ -100,6 +101,9 @@ class Rows:
         if {k: v for k, v in before.items() if k not in facts} == {k: v for k, v in row.items() if k not in facts}:
             row = before
         else:
+            if not self.told >= row.keys():               # while a run runs, a reader of its rows knows what they mean
+                self.told |= row.keys()
+                _write_meaning(self.folder, describe(self.plan, self.store, self.outcomes))
             write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
         self.are_changed = True
         self._tell(row)
@@ -254,12 +258,16 @@ def frame(rows: list[dict[str, Any]], order: list[str] | None = None) -> pandas.
 def write_tables(folder: Path, meaning: Columns) -> pandas.DataFrame:
     """results.parquet and results.csv, rebuilt from the records of a run, and columns.json, which says what their columns mean."""
     table = load(folder)
-    write_atomically(folder / MEANING, json.dumps(meaning, indent=1).encode())
+    _write_meaning(folder, meaning)
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False, write_page_checksum=True)
     write_atomically(folder / "results.parquet", parquet.getvalue())
     write_atomically(folder / "results.csv", csv_of(table))
     return table
+
+
+def _write_meaning(folder: Path, meaning: Columns) -> None:
+    write_atomically(folder / MEANING, json.dumps(meaning, indent=1).encode())
 
 
 def csv_of(table: pandas.DataFrame) -> bytes:

@@ -37,7 +37,7 @@ def rows(backbones=("unet", "dit"), schedulers=SCHEDULERS, scales=(1.5, 3.0), se
     return made
 
 
-def folder(path, made, name="made", report=None, pictures=False):
+def folder(path, made, name="made", report=None, pictures=False, environment=None):
     """Writes a run's folder. pictures: also the grid of each row."""
     (path / results.RECORDS).mkdir(parents=True)
     for row in made:
@@ -45,10 +45,19 @@ def folder(path, made, name="made", report=None, pictures=False):
         if pictures and row["status"] == "ok":
             write_grid(path / "samples" / f"{row['cell_id']}.png", shade=20 * len(row["scheduler"]))
     (path / "matrix.json").write_text(json.dumps({"name": name} | ({"report": report} if report else {})))
-    (path / "plan.json").write_text(json.dumps({"cells": [{"cell_id": row["cell_id"], "cell": {}, "stages": {"sample": "0" * 64} if row["status"] == "ok" else {}} for row in made]}))
-    (path / "environment.json").write_text(json.dumps({"machine": {"cpu": "some"}}))
+    (path / "plan.json").write_text(json.dumps({"cells": [{"cell_id": row["cell_id"], "cell": cell(row), "stages": {"sample": "0" * 64} if row["status"] == "ok" else {}} for row in made], "stages": {}}))
+    (path / "environment.json").write_text(json.dumps({"machine": {"cpu": "some"}} if environment is None else environment))
     results.write_tables(path, MEANING)
     return path
+
+
+def cell(row):
+    """A row's cell as a plan describes it."""
+    said = {kind: {"component": row.get(kind, "x"), "options": {}} for kind in ("dataset", "backbone", "noise_schedule", "parameterization", "objective", "conditioning", "spacing")}
+    said["conditioning"]["options"] = {"scale": row.get("conditioning.scale")}
+    noise = row.get("noise_seed", row["seed"])
+    return said | {"scheduler": {"component": row["scheduler"], "options": {"steps": row["steps"]}}, "train": {"steps": row.get("train_steps", 0), "lr": row.get("lr", 0.01)},
+                   "sample": {"count": 400, "seed": "cell" if noise == row["seed"] else noise}, "seed": row["seed"]}
 
 
 def write_grid(path, shade):

@@ -32,9 +32,9 @@ MEANING = {"fd_x": {"metric": "fid", "better": "lower", "interval": True, "same"
 FLOOR = {"fd_x": 1.5, "fd_x_debiased": 0.5, "fd_x_low": 0.1, "fd_x_high": 0.9}
 
 
-def written(tmp_path, rows, **facts):
-    facts = tables.Facts(**{"name": "t", "floors": {"digits:fd_x": FLOOR, "digits:class_accuracy": {"class_accuracy": 0.97}}, "machine": {"cpu": "some"},
-                            "columns": MEANING, "records": {r["cell_id"]: r for r in rows}, **facts})
+def written(tmp_path, rows, copies=None, **facts):
+    real = tables.RealImages(held_out={"digits:fd_x": FLOOR, "digits:class_accuracy": {"class_accuracy": 0.97}}, training=copies or {})
+    facts = tables.Facts(**{"name": "t", "real": real, "machine": {"cpu": "some"}, "columns": MEANING, "records": {r["cell_id"]: r for r in rows}, **facts})
     tables.write(tmp_path, results.frame([{k: v for k, v in r.items() if k != "left_out"} for r in rows]), ROWS, COLUMNS, facts)
     return (tmp_path / "fid.md").read_text(), (tmp_path / "throughput.md").read_text()
 

@@ -183,7 +183,7 @@ def test_noisy_figures_are_marked_in_the_table_and_remarked_upon_in_the_results(
     assert made[1]["noisy"] and made[1]["speed_remark"] == "sampling is noisy: others kept 3.2 of 4 cores busy" and made[0]["speed_remark"] == ""
     frame = results.frame(made)
     assert list(frame["noisy"]) == [False, True] and not set(costs.RAW) & set(frame.columns)
-    tables.write(tmp_path, frame, ("backbone",), ("scheduler",), tables.Facts(name="t", floors={}, machine={"cpu": "some"}, columns={}))
+    tables.write(tmp_path, frame, ("backbone",), ("scheduler",), tables.Facts(name="t", real=tables.RealImages(), machine={"cpu": "some"}, columns={}))
     text = (tmp_path / "throughput.md").read_text()
     assert "**100 (49 to 101)**" in text and "50 (49 to 101) †" in text and "**1 of 2 timings are noisy**, marked †" in text
     assert "| **1.00** | 0.50 † |" in " ".join(text.split()) and "of them in the network" in text and "J per image" not in text

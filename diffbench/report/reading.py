@@ -36,8 +36,8 @@ class Run:
 
     @cached_property
     def columns(self) -> columns.Columns:
-        """What the columns of metrics mean."""
-        return columns.read(self.folder)
+        """What the columns of metrics mean; nothing of a run that has no row yet."""
+        return columns.read(self.folder) if self.records else {}
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
@@ -227,8 +227,9 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Source:
 
 
 def _sheets(source: Source, baseline: Iterable[str]) -> Sheets:
+    rows = source.rows                                    # refused here where there is nothing to read
     facts = tables.Facts(name=source.name, real=source.real, machine={}, columns=source.columns, records=source.records, baseline=frozenset(baseline))
-    return list(tables.sheets(source.rows, source.layout.rows, source.layout.columns, facts))
+    return list(tables.sheets(rows, source.layout.rows, source.layout.columns, facts))
 
 
 def _varying_options(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,7 @@ class Configurations:
     same: dict[str, str]              # naming columns in which none differs
     keys: dict[Key, int] = field(default_factory=dict)    # by values of `naming`, the place
     of_cell: dict[str, int] = field(default_factory=dict)
+    words: list[list[str]] = field(default_factory=list)           # of each configuration, by naming column: 'ddim', 'steps 20', or '' where it has none
     labels: list[str] = field(default_factory=list)
     facts: list[dict[str, Any]] = field(default_factory=list)      # nfe, guidance scale, steps, whether the network was trained, its cells
 
@@ -50,7 +51,11 @@ def configurations(source: Source) -> Configurations:
         scale = part["guidance_scale"].iloc[0]
         found.facts.append({"nfe": float(part["nfe"].mean()), "scale": None if pandas.isna(scale) else float(scale), "scheduler": part["scheduler"].iloc[0],
                             "trained": bool((part["train_steps"] > 0).all()), "cells": list(part["cell_id"])})
-    found.labels.extend(_label(telling, key) for key in found.keys)
+    last = [name.rpartition(".")[2] for name in telling]
+    short = [end if last.count(end) == 1 else name for end, name in zip(last, telling, strict=True)]
+    for key in found.keys:
+        found.words.append([_word(name, value) for name, value in zip(short, key, strict=True)])
+        found.labels.append(", ".join(filter(None, found.words[-1])) or "-")
     return found
 
 
@@ -92,12 +97,8 @@ def of_costs(source: Source, lines: Configurations) -> list[dict[str, Any]]:
             found.append({"c": int(place), "run": str(label), "rate": _number(row[RATE]), "low": _number(row[f"{RATE}_low"]), "high": _number(row[f"{RATE}_high"]),
                           "share": _number(row["sample_images_per_anchor"] / fastest), "noisy": bool(noisy) if noisy is not None and pandas.notna(noisy) else False,
                           "more": {title: _number(row[column] * cost.scale(column)) for column, title, _ in cost.PARTS if column in row and pandas.notna(row[column])}})
-    for label in {entry["run"] for entry in found}:
-        best = max((entry["rate"] for entry in found if entry["run"] == label), default=None)
-        for entry in found:
-            if entry["run"] == label:
-                entry["best"] = entry["rate"] == best
-    return found
+    fastest = {label: max(entry["rate"] for entry in found if entry["run"] == label) for label in {entry["run"] for entry in found}}
+    return [entry | {"best": entry["rate"] == fastest[entry["run"]]} for entry in found]
 
 
 def headline(sheets: list[dict[str, Any]], costs: list[dict[str, Any]], lines: Configurations) -> list[str]:
@@ -113,10 +114,11 @@ def headline(sheets: list[dict[str, Any]], costs: list[dict[str, Any]], lines: C
         said.append(f"Best by `{ranked['column']}` ({tables.BETTER[ranked['better']][0]}): **{lines.labels[ranked['best']]}**, at {text_of(best)}.{told}")
     elif ranked is not None and ranked["are_equal"] and len(ranked["entries"]) > 1:
         said.append(f"All rows have the same numbers in `{ranked['column']}`.")
-    for entry in costs:
-        if entry["best"]:
-            where = f" in {entry['run']}" if entry["run"] else ""
-            said.append(f"Fastest{where}: **{lines.labels[entry['c']]}**, at {entry['rate']:.4g} images per second" + (" (a noisy timing)." if entry["noisy"] else "."))
+    for run in dict.fromkeys(entry["run"] for entry in costs):
+        fastest = [entry for entry in costs if entry["run"] == run and entry["best"]]
+        entry, where = fastest[0], f" in {run}" if run else ""
+        said.append(f"Fastest{where}: **{lines.labels[entry['c']]}**, at {entry['rate']:.4g} images per second" + (", a noisy timing" if entry["noisy"] else "")
+                    + (f"; {len(fastest) - 1} others share the timing." if len(fastest) > 1 else "."))
     return said
 
 
@@ -221,9 +223,9 @@ def _floor(source: Source, column: str, dataset: str) -> float | None:
     return None
 
 
-def _label(naming: list[str], key: Key) -> str:
-    said: Iterator[tuple[str, str]] = ((name, value) for name, value in zip(naming, key, strict=True) if value != "-")
-    return ", ".join(f"{name.rpartition('.')[2]} {value}" if value.replace(".", "").replace("-", "").isdigit() else value for name, value in said) or "-"
+def _word(name: str, value: str) -> str:
+    """'ddim', but 'steps 20': a bare number says nothing."""
+    return "" if value == "-" else f"{name} {value}" if value.replace(".", "").replace("-", "").isdigit() else value
 
 
 def _number(value: Any) -> float | None:

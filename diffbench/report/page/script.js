@@ -91,14 +91,34 @@
   const label = (s) => text(s.title.replace(/ \(.*/, "")) + (s.better ? `, ${s.better} is better` : "");
   function layout(more) {
     const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--soft"), linecolor: colour("--line"), automargin: true };
-    return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 13 }, margin: { l: 60, r: 15, t: 25, b: 50 },
-      hoverlabel: { bgcolor: colour("--band"), bordercolor: colour("--soft"), font: { color: colour("--ink") } }, legend: { orientation: "h", y: -0.2 }, hovermode: "closest",
+    return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 13 }, margin: { l: 60, r: 15, t: 25, b: 80 },
+      hoverlabel: { bgcolor: colour("--band"), bordercolor: colour("--soft"), font: { color: colour("--ink") } }, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" }, hovermode: "closest",
       ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis } };
   }
   const bars = (points, of = (p) => p.e) => ({ type: "data", symmetric: false, thickness: 1, width: 3,
     array: points.map((p) => (of(p).high === null ? 0 : Math.max(0, of(p).high - of(p).debiased))), arrayminus: points.map((p) => (of(p).low === null ? 0 : Math.max(0, of(p).debiased - of(p).low))) });
   const told = (c, e) => `${D.labels[c]}: ${number(e.debiased)}` + (e.low === null ? "" : ` (${number(e.low)} to ${number(e.high)})`);
   const entries = (s) => Object.entries(s.entries).map(([c, e]) => ({ c: Number(c), e, f: D.facts[c] })).filter((p) => shown.has(p.c) && p.f.trained);
+  // What tells configurations apart in some of the naming columns, those left out in which none of these differs.
+  const tells = (points, axes) => axes.filter((i) => new Set(points.map((p) => D.keys[p.c][i])).size > 1);
+  const words = (p, axes) => axes.map((i) => D.words[p.c][i]).filter(Boolean).join(", ");
+  // Ticks of a logarithmic axis, as plain numbers.
+  function ticks(type, low, high) {
+    if (type !== "log") return {};
+    for (const steps of [[1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 5, 7], [1, 2, 5], [1]]) {
+      const found = [];
+      for (let k = Math.floor(Math.log10(low)); k <= Math.ceil(Math.log10(high)); k++) found.push(...steps.map((v) => v * 10 ** k).filter((v) => v >= low * 0.97 && v <= high * 1.03));
+      if (found.length <= 8 || steps.length === 1) return found.length > 1 ? { tickvals: found, ticktext: found.map((v) => number(v)) } : {};
+    }
+  }
+  // The range of an axis: all points, and of their intervals what a logarithmic axis can show.
+  function bounds(type, entries) {
+    const values = entries.map((e) => e.debiased), [low, high] = spread([...values, ...entries.flatMap((e) => [e.low ?? e.debiased, e.high ?? e.debiased])]);
+    if (type !== "log") return { range: [low - (high - low) / 20, high + (high - low) / 20] };
+    const least = Math.max(low, Math.min(...values) / 2);
+    return { range: [Math.log10(least) - 0.05, Math.log10(high) + 0.05], ...ticks(type, least, high) };
+  }
+  const spread = (values) => [Math.min(...values), Math.max(...values)];
   const scale = (values) => ($("#log").checked && values.every((v) => v > 0) ? "log" : "linear");
 
   const FIGURES = {
@@ -118,7 +138,7 @@
       const ys = points.map((p) => p.e.debiased), log = scale(ys);
       if (s.floor !== null && (log === "linear" || s.floor > 0)) traces.push({ type: "scatter", mode: "lines", name: "held-out real images", x: points.length ? [points[0].cost, points[points.length - 1].cost] : [], y: [s.floor, s.floor], line: { dash: "dot", width: 1.5, color: colour("--soft") }, hoverinfo: "skip" });
       drawn.scatter = [["configuration", "cost", "quality", "low", "high", "on_the_front"], ...points.map((p) => [D.labels[p.c], p.cost, p.e.debiased, p.e.low, p.e.high, front.includes(p)])];
-      plot(div, traces, layout({ height: 460, xaxis: { title: { text: unit }, type: scale(points.map((p) => p.cost)) }, yaxis: { title: { text: label(s) }, type: log } }));
+      plot(div, traces, layout({ height: 460, xaxis: { title: { text: unit }, type: scale(points.map((p) => p.cost)), ...ticks(scale(points.map((p) => p.cost)), ...spread(points.map((p) => p.cost))) }, yaxis: { title: { text: label(s) }, type: log, ...(points.length ? bounds(log, [...points.map((p) => p.e), ...(s.floor !== null && (log === "linear" || s.floor > 0) ? [{ debiased: s.floor, low: null, high: null }] : [])]) : {}) } }));
     },
     effects(div) {
       const s = sheet(), lines = s.axes.flatMap((axis) => axis.effects.filter((e) => e.difference !== null).map((e) => ({ ...e, debiased: e.difference, axis: axis.name, best: axis.best }))).reverse();
@@ -129,18 +149,16 @@
         hovertemplate: "%{customdata[0]}<br>%{x:+.3g} (%{customdata[1]} to %{customdata[2]}), p %{customdata[3]}<extra></extra>" }));
       drawn.effects = [["axis", "level", "versus", "configurations", "difference", "low", "high", "p_holm"], ...s.axes.flatMap((axis) => axis.effects.map((e) => [axis.name, e.level, axis.best, e.configurations, e.difference, e.low, e.high, e.p]))];
       plot(div, traces, layout({ height: 140 + 26 * Math.max(3, lines.length), xaxis: { title: { text: `difference of ${text(s.column)}, with its 95 % interval` }, zeroline: true },
-        yaxis: { tickvals: lines.map((_, i) => i), ticktext: names, range: [-0.7, lines.length - 0.3], zeroline: false }, legend: { orientation: "h", y: 1.1, x: 0 } }));
+        yaxis: { tickvals: lines.map((_, i) => i), ticktext: names, range: [-0.7, lines.length - 0.3], zeroline: false }, showlegend: true, legend: { orientation: "h", yref: "paper", yanchor: "bottom", y: 1.02, x: 0 } }));
     },
     nfe(div) {
-      const s = sheet(), others = D.naming.map((_, i) => i).filter((i) => !/^(scheduler|steps)(\.|$)/.test(D.naming[i]));
-      const sign = s.better === "lower" ? 1 : -1, points = entries(s);
-      const panels = [...group(points, (p) => others.map((i) => D.keys[p.c][i]).filter((v) => v !== "-").join(", "))];
+      const s = sheet(), points = entries(s), sign = s.better === "lower" ? 1 : -1;
+      const others = tells(points, D.naming.map((_, i) => i).filter((i) => !/^(scheduler|steps)(\.|$)/.test(D.naming[i])));
+      const panels = [...group(points, (p) => words(p, others))];
       const mean = (some) => some.reduce((sum, p) => sum + sign * p.e.debiased, 0) / some.length;
       const best = new Set(panels.map(([name, some]) => [mean(some), name]).sort((a, b) => a[0] - b[0]).slice(0, PANELS).map(([, name]) => name));
       const style = styles(D.facts.map((f) => f.scheduler)), chosen = panels.filter(([name]) => best.has(name)), ys = chosen.flatMap(([, some]) => some.map((p) => p.e.debiased));
-      const type = scale(ys), lows = chosen.flatMap(([, some]) => some.map((p) => p.e.low ?? p.e.debiased)), highs = chosen.flatMap(([, some]) => some.map((p) => p.e.high ?? p.e.debiased));
-      const [low, high] = [Math.min(...lows, ...ys), Math.max(...highs, ...ys)];
-      const range = type === "log" ? [Math.log10(Math.max(low, Math.min(...ys) / 2)) - 0.05, Math.log10(high) + 0.05] : [low - (high - low) / 20, high + (high - low) / 20];
+      const nfes = chosen.flatMap(([, some]) => some.map((p) => p.f.nfe)), type = scale(ys), bound = ys.length ? bounds(type, chosen.flatMap(([, some]) => some.map((p) => p.e))) : {};
       drawn.nfe = [["panel", "configuration", "scheduler", "nfe", "quality", "low", "high"], ...chosen.flatMap(([name, some]) => some.map((p) => [name, D.labels[p.c], p.f.scheduler, p.f.nfe, p.e.debiased, p.e.low, p.e.high]))];
       $$(".plotted", div).forEach((old) => Plotly.purge(old));
       div.replaceChildren();
@@ -155,20 +173,20 @@
           return { type: "scatter", mode: line.length > 1 ? "lines+markers" : "markers", name: text(scheduler), x: line.map((p) => p.f.nfe), y: line.map((p) => p.e.debiased), error_y: { ...bars(line), color },
             line: { color, dash, width: 1.5 }, marker: { color, symbol, size: 7 }, customdata: line.map((p) => text(told(p.c, p.e))), hovertemplate: "%{customdata}<br>NFE %{x}<extra></extra>" };
         });
-        Plotly.newPlot(panel, traces, layout({ height: 300, title: { text: text(short(name, 44)), font: { size: 13 }, x: 0.5, xanchor: "center" }, margin: { l: 45, r: 10, t: 40, b: 40 }, showlegend: true, legend: { orientation: "h", y: -0.25, font: { size: 11 } },
-          xaxis: { title: { text: "NFE" }, type: scale(some.map((p) => p.f.nfe)) }, yaxis: { type, range } }), CONFIG);
+        Plotly.newPlot(panel, traces, layout({ height: 300, title: { text: text(short(name, 44)), font: { size: 13 }, x: 0.5, xanchor: "center" }, margin: { l: 45, r: 10, t: 40, b: 70 }, showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } },
+          xaxis: { title: { text: "NFE", standoff: 4 }, type: scale(nfes), range: scale(nfes) === "log" ? [Math.log10(spread(nfes)[0]) - 0.08, Math.log10(spread(nfes)[1]) + 0.08] : undefined, ...ticks(scale(nfes), ...spread(nfes)) }, yaxis: { type, ...bound } }), CONFIG);
       });
       div.setAttribute("data-panels", `${chosen.length} of ${panels.length}`);
       $(`[data-told="nfe"]`).textContent = chosen.length < panels.length ? `The best ${chosen.length} of ${panels.length} configurations; filter for others.` : "";
     },
     guidance(div) {
-      const others = D.naming.map((_, i) => i).filter((i) => !/^conditioning\..*scale$/.test(D.naming[i])), ranked = D.sheets.filter((s) => s.better), chosen = sheet();
+      const ranked = D.sheets.filter((s) => s.better), chosen = sheet();
       const first = [chosen, ...ranked.filter((s) => s !== chosen && s.column !== chosen.column).sort((a, b) => (b.column === "class_accuracy") - (a.column === "class_accuracy"))].slice(0, 2);
       drawn.guidance = [["column", "configuration", "scale", "quality", "low", "high"]];
       $$(".plotted", div).forEach((old) => Plotly.purge(old));
       div.replaceChildren();
       div.className = "plot panels";
-      const lineOf = (p) => others.map((i) => D.keys[p.c][i]).filter((v) => v !== "-").join(", ");
+      const others = tells(entries(chosen), D.naming.map((_, i) => i).filter((i) => !/^conditioning\..*scale$/.test(D.naming[i]))), lineOf = (p) => words(p, others);
       const lead = [...group(entries(chosen).filter((p) => p.f.scale !== null), lineOf)].filter(([, some]) => new Set(some.map((p) => p.f.scale)).size > 1), sign = chosen.better === "lower" ? 1 : -1;
       const names = lead.map(([name, some]) => [Math.min(...some.map((p) => sign * p.e.debiased)), name]).sort((a, b) => a[0] - b[0]).slice(0, LINES).map(([, name]) => name), style = styles(names);
       for (const s of first) {
@@ -182,7 +200,8 @@
           return { type: "scatter", mode: "lines+markers", name: text(short(name, 40)), x: line.map((p) => p.f.scale), y: line.map((p) => p.e.debiased), error_y: { ...bars(line), color }, line: { color, dash, width: 1.5 }, marker: { color, symbol, size: 7 },
             customdata: line.map((p) => text(told(p.c, p.e))), hovertemplate: "%{customdata}<br>scale %{x}<extra></extra>" };
         });
-        Plotly.newPlot(panel, traces, layout({ height: 400, xaxis: { title: { text: "guidance scale" } }, yaxis: { title: { text: label(s) } }, legend: { orientation: "h", y: -0.25, font: { size: 11 } } }), CONFIG);
+        Plotly.newPlot(panel, traces, layout({ height: 330 + 19 * names.length, title: { text: label(s), font: { size: 13 } }, margin: { l: 45, r: 10, t: 40, b: 70 + 19 * names.length }, showlegend: true, xaxis: { title: { text: "guidance scale", standoff: 4 } },
+          legend: { orientation: "v", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } } }), CONFIG);
       }
       $(`[data-told="guidance"]`).textContent = names.length < lead.length ? `The best ${names.length} of ${lead.length} configurations; filter for others.` : names.length ? "" : "No configuration that the filters leave has several scales.";
     },
