@@ -45,7 +45,8 @@ def records(folder: Path, made_of: str) -> dict[str, dict[str, Any]]:
     """The rows by cell, where every file is as the run left it and would be made of the same; else none."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content = json.loads((folder / FILE).read_bytes())
-        if content["made_of"] == made_of and (folder / PAGE).is_file() and all(_sha256(f"{folder}/{name}") == digest for name, digest in content["files"].items()):
+        is_whole = content["made_of"] == made_of and (folder / PAGE).is_file()
+        if is_whole and all(_sha256(f"{folder}/{name}") == digest for name, digest in content["files"].items()):
             names = [name for name in content["files"] if name.startswith(f"{RECORDS}/")]
             return {Path(name).stem: json.loads(Path(f"{folder}/{name}").read_bytes()) for name in names}
     return {}

@@ -216,9 +216,14 @@ def test_grids_are_cut_between_lines_and_the_budget_is_kept(tmp_path, store, mon
     pictures = re.findall(r'<img src="data:image/webp;base64,([^"]*)" width="(\d+)" height="(\d+)"', html(folder, store=store))
     assert len(pictures) == 16 and {(int(w), int(h)) for _, w, h in pictures} == {(422, 3 * 42 + 2)}
     assert sum(len(picture) for picture, _, _ in pictures) <= page.pictures.BUDGET
-    monkeypatch.setattr(page.pictures, "BUDGET", len(pictures[0][0]) * 3)
-    text = html(folder, store=store)
-    assert sum(map(len, re.findall(r'data:image/webp;base64,[^"]*', text))) <= page.pictures.BUDGET and "configurations are left out to keep the page small" in text
+    found = []
+    for budget in (16 * 60_000, 16 * 15_000, 16 * 1_000):
+        monkeypatch.setattr(page.pictures, "BUDGET", budget)
+        text = html(folder, store=store)
+        uris = re.findall(r'data:image/webp;base64,[^"]*', text)
+        assert sum(map(len, uris)) <= budget
+        found.append((len(uris), "16 configurations are left out to keep the page small" in text))
+    assert found == [(16, False), (16, False), (0, True)], "first in a lower quality, then smaller, then not at all, which is said"
 
 
 def _tensors(images):
@@ -279,7 +284,7 @@ class TestMerged:
         meaning[FD]["metric"] = "fid(other=1)"
         (second / columns.FILE).write_text(json.dumps(meaning))
         with pytest.raises(DiffbenchError, match=rf"the column {FD} is fid in one run and fid\(other=1\) in .*b: report them apart"):
-            read([first, second]).sheets
+            assert read([first, second]).sheets
 
     def test_the_command_merges_pages_and_exports(self, tmp_path, monkeypatch):
         monkeypatch.setenv("DIFFBENCH_HOME", str(tmp_path / "store"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, metavar="RUN [RUN...]", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of what is written: by default RUN for the page, RUN/exports for the rest.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of what is written; by default RUN, and RUN/exports for exports.")
 @click.option("--format", "formats", multiple=True, metavar="md|latex|csv|parquet|svg|pdf", help="Export tables, numbers or figures; may be repeated.")
 @click.option("--notebook", "names", multiple=True, metavar="NAME", help="Copy this notebook to RUN/notebooks, its path filled in; may be repeated.")
 @click.option("--trajectories", is_flag=True, help="First draw how noise becomes images in up to four cells, where the store has their weights.")

@@ -172,7 +172,8 @@ class Merged:
     def real(self) -> tables.RealImages:
         """Of all runs; what several say of one data set is told as the first says it."""
         parts = [run.real for run in reversed(self.runs)]
-        return tables.RealImages(held_out={k: v for part in parts for k, v in part.held_out.items()}, training={k: v for part in parts for k, v in part.training.items()})
+        return tables.RealImages(held_out={k: v for part in parts for k, v in part.held_out.items()},
+                                 training={k: v for part in parts for k, v in part.training.items()})
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:

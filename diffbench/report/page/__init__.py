@@ -44,8 +44,9 @@ def html(source: Source, store: Store, sections: Iterable[tuple[str, Section]] =
     if first is not None:
         order = sorted(order, key=lambda c: _rank(first, c))
     grids, left_out = pictures.grids(source, lines, order)
-    shown = {"naming": lines.naming, "keys": list(lines.keys), "words": lines.words, "labels": lines.labels, "facts": [{k: v for k, v in f.items() if k != "cells"} for f in lines.facts],
-             "sheets": sheets, "costs": costs, "curves": data.curves(source, store), "runs": source.labels}
+    facts = [{k: v for k, v in f.items() if k != "cells"} for f in lines.facts]
+    shown = {"naming": lines.naming, "keys": list(lines.keys), "words": lines.words, "labels": lines.labels, "facts": facts, "sheets": sheets,
+             "costs": costs, "curves": data.curves(source, store), "runs": source.labels}
     script, plotly = _part("script.js"), _plotly()
     statuses = source.rows["status"].value_counts().to_dict()
     return _template().render(

@@ -94,9 +94,10 @@ def of_costs(source: Source, lines: Configurations) -> list[dict[str, Any]]:
         for place, same in part.groupby(part["cell_id"].map(lines.of_cell), sort=True):
             row = same.iloc[0]
             noisy = row.get("sample_noisy")
-            found.append({"c": int(place), "run": str(label), "rate": _number(row[RATE]), "low": _number(row[f"{RATE}_low"]), "high": _number(row[f"{RATE}_high"]),
-                          "share": _number(row["sample_images_per_anchor"] / fastest), "noisy": bool(noisy) if noisy is not None and pandas.notna(noisy) else False,
-                          "more": {title: _number(row[column] * cost.scale(column)) for column, title, _ in cost.PARTS if column in row and pandas.notna(row[column])}})
+            more = {title: _number(row[column] * cost.scale(column)) for column, title, _ in cost.PARTS if column in row and pandas.notna(row[column])}
+            found.append({"c": int(place), "run": str(label), "rate": _number(row[RATE]), "low": _number(row[f"{RATE}_low"]), "more": more,
+                          "high": _number(row[f"{RATE}_high"]), "share": _number(row["sample_images_per_anchor"] / fastest),
+                          "noisy": bool(noisy) if noisy is not None and pandas.notna(noisy) else False})
     fastest = {label: max(entry["rate"] for entry in found if entry["run"] == label) for label in {entry["run"] for entry in found}}
     return [entry | {"best": entry["rate"] == fastest[entry["run"]]} for entry in found]
 
@@ -180,16 +181,17 @@ def text_of(entry: Mapping[str, Any]) -> str:
 def _environment(run: Any, label: str) -> dict[str, Any]:
     facts = run.environment
     machine, git = facts.get("machine") or {}, facts.get("git") or {}
-    shown = {"folder": str(run.folder), "machine": ", ".join(f"{k} {v}" for k, v in machine.items()), "Python": facts.get("python"), "platform": facts.get("platform"),
-             "GPUs": ", ".join(gpu.get("name", "") for gpu in facts.get("gpus") or []), "memory": f"{facts['memory_bytes'] / 1e9:.3g} GB" if "memory_bytes" in facts else None,
+    shown = {"folder": str(run.folder), "machine": ", ".join(f"{k} {v}" for k, v in machine.items()), "Python": facts.get("python"),
+             "platform": facts.get("platform"), "GPUs": ", ".join(gpu.get("name", "") for gpu in facts.get("gpus") or []),
+             "memory": f"{facts['memory_bytes'] / 1e9:.3g} GB" if "memory_bytes" in facts else None,
              "torch settings": ", ".join(f"{k} {v}" for k, v in (facts.get("settings") or {}).items()),
              "variables": ", ".join(f"{k}={v}" for k, v in (facts.get("variables") or {}).items())}
     for owner, state in git.items():
         if state:
             shown[f"commit of {owner}"] = f"{state['commit']}{' with changes' if state.get('is_dirty') else ''}"
     packages = facts.get("packages") or {}
-    return {"label": label, "facts": {k: str(v) for k, v in shown.items() if v}, "packages": packages, "matrix": run.matrix, "command": " ".join(facts.get("command") or []),
-            "folder": str(run.folder)}
+    return {"label": label, "facts": {k: str(v) for k, v in shown.items() if v}, "packages": packages, "matrix": run.matrix,
+            "command": " ".join(facts.get("command") or []), "folder": str(run.folder)}
 
 
 def _entry(mean: Estimate) -> dict[str, Any]:
@@ -212,7 +214,8 @@ def _axis(axis: effects.Axis) -> dict[str, Any]:
     found = []
     for e in axis.effects:
         told = _difference(e.difference, e.p) if e.difference is not None else {"difference": None, "low": None, "high": None, "p": None}
-        found.append({"level": e.level, "configurations": e.configurations, "may": e.may_be_best, "sure": told["p"] is not None and told["p"] < SIGNIFICANT} | told)
+        sure = told["p"] is not None and told["p"] < SIGNIFICANT
+        found.append({"level": e.level, "configurations": e.configurations, "may": e.may_be_best, "sure": sure} | told)
     return {"name": axis.name, "best": axis.best, "effects": found}
 
 

@@ -16,8 +16,7 @@ from diffbench.report.reading import Source
 
 BUDGET = 5_000_000                    # bytes of all sample grids, as they are written into the page
 LINES_OF_GRID = 3                     # of the eight a grid has, so that many cells fit on a screen
-WIDTH = 480                           # pixels, at most
-QUALITIES = (None, 75, 40)            # of WebP, tried until a grid fits its share; None loses nothing
+WAYS = ((480, None), (480, 75), (480, 40), (240, 40))     # (pixels of width at most, quality of WebP), tried until a grid fits its share; None loses nothing
 TRAJECTORIES = 6
 
 
@@ -88,12 +87,11 @@ def _thumbnail(path: Path, share: int) -> Picture | None:
             cut = whole.crop((0, 0, whole.width, min(whole.height, LINES_OF_GRID * step + 2)))
     except (OSError, ValueError):
         return None
-    if cut.width > WIDTH:
-        cut = cut.resize((WIDTH, round(cut.height * WIDTH / cut.width)), Image.Resampling.LANCZOS)
-    for quality in QUALITIES:
+    for width, quality in WAYS:
+        small = cut if cut.width <= width else cut.resize((width, round(cut.height * width / cut.width)), Image.Resampling.LANCZOS)
         data = io.BytesIO()
-        cut.save(data, "WEBP", **({"lossless": True} if quality is None else {"quality": quality}))
+        small.save(data, "WEBP", **({"lossless": True} if quality is None else {"quality": quality}))
         text = uri(data.getvalue(), "image/webp")
-        if len(text) <= max(share, 4000):
-            return Picture(text, cut.width, cut.height)
+        if len(text) <= share:
+            return Picture(text, small.width, small.height)
     return None

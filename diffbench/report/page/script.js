@@ -224,7 +224,15 @@
     div.classList.add("plotted");
   }
   const seen = new Set(), stale = new Set();
+  // Plotly's script is read when the first figure comes into view: the page opens without waiting for it.
+  function plotly() {
+    if (window.Plotly) return;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.body.append(script);
+  }
   function draw(name) {
+    plotly();
     const div = $(`[data-plot="${name}"]`);
     FIGURES[name](div);
     seen.add(name);
