@@ -45,9 +45,9 @@ from diffbench.registry import load_registry as load_registry
 from diffbench.registry import Ref as Ref
 from diffbench.registry import register as register
 from diffbench.registry import Registry as Registry
+from diffbench.repeating import rerun as rerun
 from diffbench.report.sections import Picture as Picture
 from diffbench.report.sections import Section as Section
-from diffbench.repeating import rerun as rerun
 from diffbench.results import load as load
 from diffbench.sampling import sample as sample
 from diffbench.sampling import trajectory as trajectory

@@ -85,7 +85,7 @@ class Comparison:
                   "p_holm": d.p, "resolvable_at_80": d.estimate.resolvable, "basis": d.estimate.basis, "verdict": d.verdict, "is_worse": d.is_worse,
                   "by_seed": [{"training": s.training, "sampling": s.sampling, "difference": v} for s, v in d.by_seed.items()]} for d in self.differences]
         ratios = [{"column": r.column, "a": r.a, "b": r.b, "ratio": r.ratio, "is_noisy": r.is_noisy} for r in self.ratios]
-        return _without_nan({"a": self.a, "b": self.b, "pairs": self.pairs, "notes": list(self.notes), "differences": found, "ratios": ratios})
+        return without_nan({"a": self.a, "b": self.b, "pairs": self.pairs, "notes": list(self.notes), "differences": found, "ratios": ratios})
 
 
 class Run:
@@ -128,6 +128,15 @@ def compare(run: Run, a: str, b: str, *, only: Sequence[str] = ()) -> Comparison
 def compare_runs(run: Run, other: Run, *, only: Sequence[str] = ()) -> Comparison:
     """All cells that two runs have in common: B is `other`, A is `run`."""
     return _compare(str(run.folder), str(other.folder), run, other, run.all(), other.all(), only)
+
+
+def without_nan(value: Any) -> Any:
+    """NaN and infinity are no JSON: null."""
+    if isinstance(value, dict):
+        return {key: without_nan(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _compare(a: str, b: str, run: Run, other: Run, left: list[Row], right: list[Row], only: Sequence[str]) -> Comparison:
@@ -245,12 +254,3 @@ def _text(row: Row, name: str) -> str:
 
 def _shown(row: Row, name: str) -> str:
     return "-" if row.made_of.get(name) is None else str(row.made_of[name])
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN and infinity are no JSON: null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -165,6 +165,14 @@ class TestSafety:
         assert "script-src 'unsafe-inline'" not in policy
         assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]', html(run, store=store).partition('id="data"')[0])
 
+    def test_a_script_that_would_end_the_page_is_refused(self, run, store, monkeypatch):
+        import plotly.offline
+
+        monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "a('</script>')")
+        page._plotly.cache_clear()
+        with pytest.raises(DiffbenchError, match="this release of plotly has a script that cannot stand inside a page: install another one"):
+            html(run, store=store)
+
     def test_a_picture_needs_words_and_a_section_known_parts(self):
         with pytest.raises(ValueError, match="a picture needs alternative text: say in `alt` what it shows"):
             diffbench.Picture(data=b"\x89PNG", alt=" ")

@@ -9,7 +9,8 @@ import pytest
 import diffbench
 from diffbench import plugins
 from diffbench.cli import COMMANDS
-from diffbench.registry import Registry
+from diffbench.errors import BrokenComponent
+from diffbench.registry import Registry, load_registry
 from tests.test_registry import SCHEDULER, distribution
 
 
@@ -145,3 +146,9 @@ def test_list_tells_programs_what_is_there_what_is_wrong_and_what_is_left_out(in
             "editable": False, "aliases": [], "default": False} in told["components"]
     assert "newer.twin" not in [c["name"] for c in told["components"]]
     assert [o["distribution"] for o in told["left_out"]] == ["newer"] == [p["distribution"] for p in told["problems"]]
+
+
+def test_a_loose_file_that_is_no_python_is_refused(tmp_path):
+    (tmp_path / "plug.txt").write_text("x = 1\n")
+    with pytest.raises(BrokenComponent, match=r"this is no file of Python source; its name must end in \.py"):
+        load_registry([str(tmp_path / "plug.txt")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas
@@ -41,12 +42,12 @@ class Sheet:
         """The places in a configuration of those naming columns in which configurations differ."""
         return [i for i in range(len(self.naming)) if len({key[i] for key in self.means}) > 1]
 
-    @property
+    @cached_property
     def are_equal(self) -> bool:
         """Whether no configuration differs from another in any number."""
         return all(d.debiased == d.standard_error == 0 for d in self.to_reference.values())
 
-    @property
+    @cached_property
     def may_be_best(self) -> set[Configuration]:
         """Configurations that the data cannot tell from the best; empty where others are compared with a baseline."""
         if self.is_baseline or self.better is None or self.are_equal:

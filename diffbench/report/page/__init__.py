@@ -16,6 +16,7 @@ import pandas
 from markupsafe import Markup, escape
 
 from diffbench.errors import DiffbenchError
+from diffbench.pairs import without_nan
 from diffbench.report.page import data, pictures
 from diffbench.report.reading import Source
 from diffbench.report.sections import Picture, Section
@@ -50,12 +51,12 @@ def html(source: Source, store: Store, sections: Iterable[tuple[str, Section]] =
     script, plotly = _part("script.js"), _plotly()
     statuses = source.rows["status"].value_counts().to_dict()
     return _template().render(
-        source=source, lines=lines, sheets=sheets, costs=costs, columns=_columns(sheets), first=first, headline=data.headline(sheets, costs, lines),
+        source=source, lines=lines, keys=list(lines.keys), sheets=sheets, costs=costs, columns=_columns(sheets), first=first, headline=data.headline(sheets, costs, lines),
         cost_titles=list(dict.fromkeys(title for c in costs for title in c["more"])), curves=shown["curves"], grids=grids, left_out=left_out, order=order,
         films=pictures.films(source, lines), bad=data.not_measured(source), environments=data.environments(source), notes=list(source.notes()),
         copies=data.copies(source), statuses=statuses, sections=[(name, section.title, [_piece(part) for part in section.body]) for name, section in sections],
         caption=data.caption(source), has_scales=len({f["scale"] for f in lines.facts if f["trained"]}) > 1, is_live=is_live,
-        style=Markup(_part("style.css")), script=Markup(script), plotly=Markup(plotly), json=Markup(json.dumps(shown, allow_nan=False).translate(NOT_JSON)),
+        style=Markup(_part("style.css")), script=Markup(script), plotly=Markup(plotly), json=Markup(json.dumps(without_nan(shown)).translate(NOT_JSON)),
         policy=_policy(script, plotly, is_live), best_cell=lines.facts[first["best"]]["cells"][0] if first and first["best"] is not None else None)
 
 
