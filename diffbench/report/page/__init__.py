@@ -51,7 +51,8 @@ def html(source: Source, store: Store, sections: Iterable[tuple[str, Section]] =
     script, plotly = _part("script.js"), _plotly()
     statuses = source.rows["status"].value_counts().to_dict()
     return _template().render(
-        source=source, lines=lines, keys=list(lines.keys), sheets=sheets, costs=costs, columns=_columns(sheets), first=first, headline=data.headline(sheets, costs, lines),
+        source=source, lines=lines, keys=list(lines.keys), sheets=sheets, costs=costs,
+        columns=_columns(sheets), first=first, headline=data.headline(sheets, costs, lines),
         cost_titles=list(dict.fromkeys(title for c in costs for title in c["more"])), curves=shown["curves"], grids=grids, left_out=left_out, order=order,
         films=pictures.films(source, lines), bad=data.not_measured(source), environments=data.environments(source), notes=list(source.notes()),
         copies=data.copies(source), statuses=statuses, sections=[(name, section.title, [_piece(part) for part in section.body]) for name, section in sections],
