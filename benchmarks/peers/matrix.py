@@ -127,25 +127,24 @@ def _script() -> None:
     splits = networks.REGISTRY.create("dataset", "digits").load()
     schedulers = {"ddpm": diffusers.DDPMScheduler, "ddim": diffusers.DDIMScheduler, "pndm": diffusers.PNDMScheduler}
     for schedule, (name, steps) in itertools.product(SCHEDULES.values(), SCHEDULERS):
-        network = _trained(splits["train"].images.float() / 127.5 - 1, schedule)
+        network = trained(networks.unets(SIZE)[1], splits["train"].images.float() / 127.5 - 1, schedule, TRAIN_STEPS)
         scheduler = schedulers[name](**schedule, **({"skip_prk_steps": True} if name == "pndm" else {}))
-        images = torch.cat([_sampled(network, scheduler, steps, SAMPLED_AT_ONCE) for _ in range(COUNT // SAMPLED_AT_ONCE)])
+        images = torch.cat([sampled(network, scheduler, steps, SAMPLED_AT_ONCE) for _ in range(COUNT // SAMPLED_AT_ONCE)])
         torch_fidelity.calculate_metrics(input1=Images(images), input2=Images(splits["reference"].images), feature_extractor="peer-pixels", fid=True,
                                          cuda=False, cache=False, save_cpu_ram=True, verbose=False)
 
 
-def _trained(x: Tensor, schedule: dict[str, Any]) -> nn.Module:
-    """The loop of diffusers' own example."""
+def trained(network: nn.Module, x: Tensor, schedule: dict[str, Any], steps: int, **cond: Tensor) -> nn.Module:
+    """The loop of diffusers' own example; cond: what else the network is given, for a batch."""
     import diffusers
     from diffusers.training_utils import EMAModel
 
-    _, network = networks.unets(SIZE)
     scheduler = diffusers.DDPMScheduler(**schedule)
     optimizer, average = torch.optim.AdamW(network.parameters(), lr=2e-4), EMAModel(network.parameters(), decay=0.999, use_ema_warmup=True)
-    for _ in range(TRAIN_STEPS):
+    for _ in range(steps):
         x_0 = x[torch.randint(0, len(x), (BATCH,))]
         eps, t = torch.randn(x_0.shape), torch.randint(0, 1000, (BATCH,))
-        loss = F.mse_loss(network(scheduler.add_noise(x_0, eps, t), t).sample, eps)
+        loss = F.mse_loss(network(scheduler.add_noise(x_0, eps, t), t, **cond).sample, eps)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -157,11 +156,12 @@ def _trained(x: Tensor, schedule: dict[str, Any]) -> nn.Module:
 
 
 @torch.no_grad()
-def _sampled(network: nn.Module, scheduler: Any, steps: int, count: int) -> Tensor:
+def sampled(network: nn.Module, scheduler: Any, steps: int, count: int, **cond: Tensor) -> Tensor:
+    """Images, uint8 [count, 1, H, W]."""
     scheduler.set_timesteps(steps)
     x = torch.randn(count, 1, SIZE.pixels, SIZE.pixels)
     for t in scheduler.timesteps:
-        x = scheduler.step(network(x, t).sample, t, x).prev_sample
+        x = scheduler.step(network(x, t.expand(count), **cond).sample, t, x).prev_sample
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
