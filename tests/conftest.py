@@ -20,6 +20,7 @@ os.environ["XDG_STATE_HOME"] = state.name
 torch.set_num_threads(1)
 
 import diffbench  # noqa: E402
+import diffbench.registry  # noqa: E402
 from diffbench.archive import export_run  # noqa: E402
 from diffbench.store import Store  # noqa: E402
 from tests.runs import make_run  # noqa: E402
@@ -45,6 +46,15 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Longest first, so that no worker is left alone with them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered_again():
+    """What a module's tests register, by --plugin too, is gone with them: some of it crashes its process on purpose."""
+    before = dict(diffbench.registry._session)
+    yield
+    diffbench.registry._session.clear()
+    diffbench.registry._session.update(before)
 
 
 @pytest.fixture(scope="session")

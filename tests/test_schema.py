@@ -19,8 +19,8 @@ from tests.test_registry import SCHEDULER, distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [(page.name, block) for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
-FILES = sorted(path for path in ROOT.glob("**/*.yaml") if yaml_file.read(path).data.get("diffbench") == 1)
+BLOCKS = [(page.name, block) for page in PAGES for block in re.findall(r"(?<!that package -->\n)```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
+FILES = sorted((ROOT / "benchmarks").glob("**/*.yaml"))
 EVERY = [(kind, ref) for kind in REGISTRY.kinds for ref in REGISTRY.refs(kind)]
 BASE = {"diffbench": 1, "name": "small", "dataset": "digits", "axes": {"scheduler": [{"ddim": {"steps": [10, 20]}}], "conditioning": "film", "backbone": "unet"},
         "metrics": ["fid"]}

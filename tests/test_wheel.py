@@ -39,7 +39,7 @@ def installed(built, tmp_path_factory):
     done = python(home, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", built[0])
     assert done.returncode == 0, done.stderr
     (site,) = (home / "env" / "lib").glob("python*/site-packages")
-    folders = [p for p in sys.path if p and p.endswith("-packages") and not Path(p).is_relative_to(ROOT)]
+    folders = [p for p in sys.path if p.endswith("-packages")]
     (site / "dependencies.pth").write_text("\n".join(folders) + "\n")
     return home
 
