@@ -178,6 +178,38 @@ def test_hovering_and_arrow_keys_tell_a_point(opened):
     assert len(told) == 16 and any(HOSTILE in text for text in told)
 
 
+@pytest.mark.parametrize("name", ["scatter", "nfe", "guidance"])
+def test_enter_on_a_point_leads_to_its_row_and_back(opened, name):
+    opened.scroll()
+    opened.page.locator(f"[data-plot={name}]").focus()
+    opened.page.keyboard.press("Enter")
+    assert "#row" not in opened.page.url, "no point is chosen"
+    opened.page.keyboard.press("ArrowRight")
+    told = opened.page.inner_text(f"[data-told={name}]").rpartition(":")[0]
+    opened.page.keyboard.press("Enter")
+    target = opened.page.locator("tr:target")
+    labels = json.loads(opened.page.locator("#data").text_content())["labels"]
+    assert labels[int(target.get_attribute("data-c"))] == told
+    until(opened.page, "(() => { const box = document.querySelector('tr:target').getBoundingClientRect(); return box.top > 0 && box.bottom < innerHeight; })()")
+    opened.page.go_back()
+    assert opened.page.locator("tr:target").count() == 0
+
+
+def test_a_click_on_a_point_leads_to_its_row(opened):
+    plot = opened.page.locator("[data-plot=scatter]")
+    plot.scroll_into_view_if_needed()
+    opened.page.wait_for_selector("[data-plot=scatter] .points path")
+    opened.page.locator("[data-plot=scatter] .points path").first.hover(force=True)
+    opened.page.wait_for_selector("[data-plot=scatter] .hoverlayer .hovertext")
+    said = opened.page.text_content("[data-plot=scatter] .hoverlayer .hovertext")
+    opened.page.mouse.down()
+    opened.page.mouse.up()
+    until(opened.page, "document.querySelector('tr:target') !== null")
+    labels = json.loads(opened.page.locator("#data").text_content())["labels"]
+    shown = re.sub(r"\s+", "", said)
+    assert re.sub(r"\s+", "", labels[int(opened.page.locator("tr:target").get_attribute("data-c"))]) in shown
+
+
 def test_a_hostile_name_is_text_everywhere(opened):
     opened.scroll()
     assert opened.page.locator("img[src=x]").count() == 0 and opened.said == []

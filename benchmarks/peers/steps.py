@@ -92,7 +92,8 @@ def _of_diffusers() -> Iterator[Pair | Missing]:
 
 
 def _diffusers(cls: type, options: dict[str, object]) -> Callable[[], None]:
-    """A run of their scheduler; of one that asks twice a step, with both."""
+    """A run of their scheduler; of one that asks twice a step, with both. As in each of their pipelines, x is scaled for the network before each
+    evaluation: schedulers in sigma need that, others give it back, those of flows have no such method. Ours step in the network's own scale."""
     is_flow = "FlowMatch" in cls.__name__
     scheduler = cls(**options) if is_flow else cls(beta_schedule="linear", beta_start=1e-4, beta_end=0.02, **options)
 
@@ -101,6 +102,8 @@ def _diffusers(cls: type, options: dict[str, object]) -> Callable[[], None]:
         x = X_T
         with torch.no_grad():
             for t in scheduler.timesteps:
+                if not is_flow:
+                    scheduler.scale_model_input(x, t)
                 x = scheduler.step(OUT, t, x, return_dict=False)[0]
     return run
 

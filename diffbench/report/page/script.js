@@ -133,7 +133,7 @@
         type: "scatter", mode: "markers", name: text(name), x: some.map((p) => p.cost), y: some.map((p) => p.e.debiased), error_y: { ...bars(some), color: style.get(name).color },
         error_x: by === "nfe" ? undefined : { type: "data", symmetric: false, thickness: 1, width: 0, color: style.get(name).color, array: some.map((p) => 1000 / p.t.low - p.cost), arrayminus: some.map((p) => p.cost - 1000 / p.t.high) },
         marker: { size: 9, color: style.get(name).color, symbol: some.map((p) => style.get(name).symbol + (p.t && p.t.noisy ? "-open" : "")) },
-        customdata: some.map((p) => [text(told(p.c, p.e)), number(p.cost)]), hovertemplate: `%{customdata[0]}<br>${unit}: %{customdata[1]}<extra></extra>` }));
+        ids: some.map((p) => p.c), customdata: some.map((p) => [text(told(p.c, p.e)), number(p.cost)]), hovertemplate: `%{customdata[0]}<br>${unit}: %{customdata[1]}<extra></extra>` }));
       if (front.length) traces.unshift({ type: "scatter", mode: "lines", name: "no other is better and cheaper", x: front.map((p) => p.cost), y: front.map((p) => p.e.debiased), line: { shape: "hv", width: 4, color: colour("--soft") }, opacity: 0.5, hoverinfo: "skip" });
       const ys = points.map((p) => p.e.debiased), log = scale(ys);
       if (s.floor !== null && (log === "linear" || s.floor > 0)) traces.push({ type: "scatter", mode: "lines", name: "held-out real images", x: points.length ? [points[0].cost, points[points.length - 1].cost] : [], y: [s.floor, s.floor], line: { dash: "dot", width: 1.5, color: colour("--soft") }, hoverinfo: "skip" });
@@ -164,17 +164,15 @@
       div.replaceChildren();
       div.className = "plot panels";
       chosen.forEach(([name, some], i) => {
-        const panel = document.createElement("div");
-        panel.className = "plotted";
-        div.append(panel);
+        const panel = div.appendChild(document.createElement("div"));
         const traces = [...group(some, (p) => p.f.scheduler)].map(([scheduler, line]) => {
           line.sort((a, b) => a.f.nfe - b.f.nfe);
           const { color, symbol, dash } = style.get(scheduler);
           return { type: "scatter", mode: line.length > 1 ? "lines+markers" : "markers", name: text(scheduler), x: line.map((p) => p.f.nfe), y: line.map((p) => p.e.debiased), error_y: { ...bars(line), color },
-            line: { color, dash, width: 1.5 }, marker: { color, symbol, size: 7 }, customdata: line.map((p) => text(told(p.c, p.e))), hovertemplate: "%{customdata}<br>NFE %{x}<extra></extra>" };
+            line: { color, dash, width: 1.5 }, marker: { color, symbol, size: 7 }, ids: line.map((p) => p.c), customdata: line.map((p) => text(told(p.c, p.e))), hovertemplate: "%{customdata}<br>NFE %{x}<extra></extra>" };
         });
-        Plotly.newPlot(panel, traces, layout({ height: 300, title: { text: text(short(name, 44)), font: { size: 13 }, x: 0.5, xanchor: "center" }, margin: { l: 45, r: 10, t: 40, b: 70 }, showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } },
-          xaxis: { title: { text: "NFE", standoff: 4 }, type: scale(nfes), range: scale(nfes) === "log" ? [Math.log10(spread(nfes)[0]) - 0.08, Math.log10(spread(nfes)[1]) + 0.08] : undefined, ...ticks(scale(nfes), ...spread(nfes)) }, yaxis: { type, ...bound } }), CONFIG);
+        plot(panel, traces, layout({ height: 300, title: { text: text(short(name, 44)), font: { size: 13 }, x: 0.5, xanchor: "center" }, margin: { l: 45, r: 10, t: 40, b: 70 }, showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } },
+          xaxis: { title: { text: "NFE", standoff: 4 }, type: scale(nfes), range: scale(nfes) === "log" ? [Math.log10(spread(nfes)[0]) - 0.08, Math.log10(spread(nfes)[1]) + 0.08] : undefined, ...ticks(scale(nfes), ...spread(nfes)) }, yaxis: { type, ...bound } }));
       });
       div.setAttribute("data-panels", `${chosen.length} of ${panels.length}`);
       $(`[data-told="nfe"]`).textContent = chosen.length < panels.length ? `The best ${chosen.length} of ${panels.length} configurations; filter for others.` : "";
@@ -190,18 +188,16 @@
       const lead = [...group(entries(chosen).filter((p) => p.f.scale !== null), lineOf)].filter(([, some]) => new Set(some.map((p) => p.f.scale)).size > 1), sign = chosen.better === "lower" ? 1 : -1;
       const names = lead.map(([name, some]) => [Math.min(...some.map((p) => sign * p.e.debiased)), name]).sort((a, b) => a[0] - b[0]).slice(0, LINES).map(([, name]) => name), style = styles(names);
       for (const s of first) {
-        const panel = document.createElement("div");
-        panel.className = "plotted";
-        div.append(panel);
+        const panel = div.appendChild(document.createElement("div"));
         const lines = group(entries(s).filter((p) => p.f.scale !== null), lineOf);
         const traces = names.filter((name) => lines.has(name)).map((name) => {
           const line = lines.get(name).sort((a, b) => a.f.scale - b.f.scale), { color, symbol, dash } = style.get(name);
           line.forEach((p) => drawn.guidance.push([s.title, D.labels[p.c], p.f.scale, p.e.debiased, p.e.low, p.e.high]));
           return { type: "scatter", mode: "lines+markers", name: text(short(name, 40)), x: line.map((p) => p.f.scale), y: line.map((p) => p.e.debiased), error_y: { ...bars(line), color }, line: { color, dash, width: 1.5 }, marker: { color, symbol, size: 7 },
-            customdata: line.map((p) => text(told(p.c, p.e))), hovertemplate: "%{customdata}<br>scale %{x}<extra></extra>" };
+            ids: line.map((p) => p.c), customdata: line.map((p) => text(told(p.c, p.e))), hovertemplate: "%{customdata}<br>scale %{x}<extra></extra>" };
         });
-        Plotly.newPlot(panel, traces, layout({ height: 330 + 19 * names.length, title: { text: label(s), font: { size: 13 } }, margin: { l: 45, r: 10, t: 40, b: 70 + 19 * names.length }, showlegend: true, xaxis: { title: { text: "guidance scale", standoff: 4 } },
-          legend: { orientation: "v", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } } }), CONFIG);
+        plot(panel, traces, layout({ height: 330 + 19 * names.length, title: { text: label(s), font: { size: 13 } }, margin: { l: 45, r: 10, t: 40, b: 70 + 19 * names.length }, showlegend: true, xaxis: { title: { text: "guidance scale", standoff: 4 } },
+          legend: { orientation: "v", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } } }));
       }
       $(`[data-told="guidance"]`).textContent = names.length < lead.length ? `The best ${names.length} of ${lead.length} configurations; filter for others.` : names.length ? "" : "No configuration that the filters leave has several scales.";
     },
@@ -220,8 +216,14 @@
     return found;
   }
   function plot(div, traces, how) {
-    Plotly.react(div, traces, how, CONFIG);
+    const isNew = !div.classList.contains("plotted");
     div.classList.add("plotted");
+    Plotly.react(div, traces, how, CONFIG);
+    if (isNew) div.on("plotly_click", (event) => go(event.points[0].data, event.points[0].pointNumber));
+  }
+  // From a point to the row of its configuration; the browser's way back leads to the figure again.
+  function go(trace, point) {
+    if (trace.ids) location.hash = `row${trace.ids[point]}`;
   }
   const seen = new Set(), stale = new Set();
   // Plotly's script is read when the first figure comes into view: the page opens without waiting for it.
@@ -256,17 +258,18 @@
   });
   ["#metric", "#cost", "#log"].forEach((id) => $(id) && $(id).addEventListener("change", () => { redraw(); keep(); }));
 
-  // The arrow keys go through the points of a chart of one panel, and through those of the panels one after the other.
+  // The arrow keys go through the points of a chart of one panel, and through those of the panels one after the other; Enter leads to the row.
   function step(div, event) {
-    const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    if (!way || event.target !== div) return;
+    const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Enter: 0 }[event.key];
+    if (way === undefined || event.target !== div) return;
     event.preventDefault();
     const charts = div.classList.contains("panels") ? $$(".plotted", div) : [div];
     const points = charts.flatMap((chart) => (chart.data || []).flatMap((trace, i) => (trace.hoverinfo === "skip" ? [] : trace.x.map((_, j) => ({ chart, curveNumber: i, pointNumber: j })))));
-    if (!points.length) return;
+    if (!points.length || (!way && div.dataset.at === undefined)) return;
     const at = (Number(div.dataset.at ?? (way > 0 ? -1 : 0)) + way + points.length) % points.length;
     div.dataset.at = at;
     const point = points[at], trace = point.chart.data[point.curveNumber];
+    if (!way) return go(trace, point.pointNumber);
     charts.forEach((chart) => Plotly.Fx.unhover(chart));
     Plotly.Fx.hover(point.chart, [{ curveNumber: point.curveNumber, pointNumber: point.pointNumber }]);
     const said = trace.customdata ? [trace.customdata[point.pointNumber]].flat()[0] : `${trace.name}: ${trace.x[point.pointNumber]}, ${number(trace.y[point.pointNumber])}`;
