@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -51,10 +52,13 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="module", autouse=True)
 def _registered_again():
     """What a module's tests register, by --plugin too, is gone with them: some of it crashes its process on purpose."""
-    before = dict(diffbench.registry._session)
+    before, loaded = dict(diffbench.registry._session), set(sys.modules)
     yield
     diffbench.registry._session.clear()
     diffbench.registry._session.update(before)
+    for name in set(sys.modules) - loaded:
+        if name.startswith("diffbench_plugin_"):          # a file that stays loaded would not register again
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
