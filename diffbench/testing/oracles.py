@@ -1,7 +1,8 @@
 """Exact denoisers: data whose posterior mean is known in closed form, so that a sampler's error is a number.
 
 Gaussian data make every scheduler's step affine in x, and its mean and variance can be propagated without drawing a sample. A
-mixture of Gaussians is not affine, but its probability flow is known too: it keeps the quantile of every pixel.
+mixture of Gaussians is not affine, but its probability flow is known too: it keeps the quantile of every pixel; and a step
+that adds Gaussian noise moves the density of a pixel by a known kernel.
 """
 
 from __future__ import annotations
@@ -71,18 +72,24 @@ class MixtureData:
 
     def flow(self, x_t: Tensor, t: float, s: float) -> Tensor:
         """The probability flow's exact map from t to s: it keeps the quantile. float64, any shape; by bisection."""
-        wanted = self._cdf(x_t, t)
+        wanted = self.cdf(x_t, t)
         low, high = torch.full_like(x_t, -1e3), torch.full_like(x_t, 1e3)
         for _ in range(100):
             middle = (low + high) / 2
-            is_below = self._cdf(middle, s) < wanted
+            is_below = self.cdf(middle, s) < wanted
             low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
         return (low + high) / 2
 
-    def _cdf(self, x: Tensor, t: float) -> Tensor:
-        alpha, sigma = self.schedule.scales(t)
-        std = (alpha**2 * self.std**2 + sigma**2) ** 0.5
+    def cdf(self, x: Tensor, t: float) -> Tensor:
+        """P(x_t <= x) of a pixel; any shape."""
+        alpha, _ = self.schedule.scales(t)
+        std = self.spread(t)
         return sum(weight * torch.special.ndtr((x - alpha * mean) / std) for mean, weight in zip(self.means, self.weights, strict=True))
+
+    def spread(self, t: float) -> float:
+        """Standard deviation of each component at t."""
+        alpha, sigma = self.schedule.scales(t)
+        return (alpha**2 * self.std**2 + sigma**2) ** 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +127,7 @@ class Affine:
 
 
 class NotAffine(Exception):
-    """A step that is not affine in x and in its noise on Gaussian data: its moments cannot be propagated."""
+    """A step that is not affine in what it would have to be: its moments, or its density, cannot be propagated."""
 
 
 def affine_map(scheduler: Scheduler, spacing: Spacing, data: GaussianData) -> Affine:
@@ -159,9 +166,59 @@ def affine_map(scheduler: Scheduler, spacing: Spacing, data: GaussianData) -> Af
     return Affine(gain=float(gains[0]), shift=shift, noise_variance=float((gains[1:] ** 2).sum()))
 
 
+def distance(scheduler: Scheduler, spacing: Spacing, data: MixtureData, points: int = 401) -> float:
+    """Wasserstein-1 distance of what a scheduler that adds noise makes of a mixture's pixels from their distribution at the last time, in float64.
+
+    The density is carried from time to time on a grid of so many points as wide as the data: a step with noise of its own is the kernel
+    N(step without noise, (step with unit noise - step without)²). Nothing is drawn. Raises NotAffine where a step keeps a state, is not
+    affine in its noise, or adds less than the grid resolves.
+    """
+    times = spacing(data.schedule, scheduler.steps).tolist()
+    data.schedule.prepare(torch.as_tensor(times, dtype=torch.float64))
+    reach, furthest = torch.linspace(-1, 1, points, dtype=torch.float64), max(map(abs, data.means))
+
+    def grid(t: float) -> Tensor:
+        return reach * (data.schedule.scales(t)[0] * furthest + 7 * data.spread(t))
+    x = grid(times[0])
+    width = float(x[1] - x[0])
+    mass = data.cdf(x + width / 2, times[0]) - data.cdf(x - width / 2, times[0])                 # [points]
+    for t, s in zip(times, times[1:]):  # noqa: B905  pairs of neighbours
+        means, stds = _kernel(scheduler, data, x, t, s)
+        y = grid(s)
+        width = float(y[1] - y[0])
+        if float(stds.min()) < width:
+            raise NotAffine(f"the step from {t:.4g} to {s:.4g} adds noise of standard deviation {float(stds.min()):.2g} on a grid of width {width:.2g}")
+        z = (y[:, None] - means) / stds                                                          # [points of y, points of x]
+        if s == times[-1]:
+            reached = torch.special.ndtr(z) @ mass
+            return float((reached - data.cdf(y, s)).abs().sum() * width)
+        mass = (torch.exp(-z * z / 2) / stds) @ mass * (width / (2 * torch.pi) ** 0.5)
+        x = y
+    raise NotAffine("a grid of one time has no step")
+
+
+def _kernel(scheduler: Scheduler, data: MixtureData, x: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
+    """(mean, standard deviation) of x_s for each x_t: by a batch that sees no noise, unit noise and twice that."""
+    batch = x.repeat(3)[:, None, None, None]
+    pulses = torch.arange(3, dtype=torch.float64).repeat_interleave(len(x))[:, None, None, None]
+
+    def noise(draw: int = 0) -> Tensor:
+        if draw:
+            raise NotAffine("draws noise more than once in a step")
+        return pulses
+    x_s, state = scheduler.step(data, data.schedule, batch, t, s, scheduler.init(), noise)
+    if state is not None:
+        raise NotAffine("keeps a state from step to step, so that x_s does not depend on x_t alone")
+    silent, unit, twice = x_s.flatten().view(3, -1)
+    if not torch.allclose(twice - silent, 2 * (unit - silent), rtol=1e-9, atol=1e-12):
+        raise NotAffine("a step is not affine in its noise on a mixture: it asks the network after it has added some")
+    return silent, (unit - silent).abs()
+
+
 def run(scheduler: Scheduler, denoise: Denoise, schedule: NoiseSchedule, times: Sequence[float], x: Tensor,
         noise_of: Callable[[int], Noise]) -> Iterator[Tensor]:
     """Every state of a scheduler over these times; noise_of(step) is the noise of each step."""
+    schedule.prepare(torch.as_tensor(times, dtype=torch.float64))
     state = scheduler.init()
     yield x
     for step, (t, s) in enumerate(zip(times, times[1:])):  # noqa: B905  pairs of neighbours

@@ -55,19 +55,20 @@ class Between(Spacing):
     """Times from `start` to `end` that are not the ends of a schedule: for measuring an order of convergence.
 
     By default log(sigma/alpha) follows 3 u² - 2 u³: the first steps are so short that a multistep scheduler's start-up does not
-    count. `equal`: equal steps in t, for schedulers that take no others.
+    count. `equal`: equal steps in t, for schedulers that take no others. `even`: equal steps in log(sigma/alpha).
     """
 
     start: float = 0.95               # first time
     end: float = 0.05                 # last time, above the clean level
     equal: bool = False               # equal steps in t
+    even: bool = False                # equal steps in log(sigma/alpha)
 
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Tensor:
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         if self.equal:
             return self.start + (self.end - self.start) * u
         high, low = math.log(schedule.nsr(self.start)), math.log(schedule.nsr(self.end))
-        times = schedule.t_of_nsr((high + (low - high) * u**2 * (3 - 2 * u)).exp())
+        times = schedule.t_of_nsr((high + (low - high) * (u if self.even else u**2 * (3 - 2 * u))).exp())
         times[0], times[-1] = self.start, self.end
         return times
 

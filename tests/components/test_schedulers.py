@@ -8,7 +8,7 @@ import torch
 
 import diffbench
 from diffbench import Prediction, sampling
-from diffbench.testing.oracles import GaussianData, affine_map
+from diffbench.testing.oracles import GaussianData, MixtureData, NotAffine, affine_map, distance
 from diffbench.testing.stand_ins import Between, all_examples, cell_with
 from tests.conftest import REGISTRY
 
@@ -47,6 +47,25 @@ def test_ddpm_variances_are_exact_where_they_should_be(variance, std):
         exact_mean, exact_spread = data.marginal(0.3)
         assert abs(mean - exact_mean) < 1e-12
         assert (abs(spread - exact_spread) < 1e-12) == (chosen == variance)
+
+
+@pytest.mark.parametrize("std", [0.4, 1.7])
+@pytest.mark.parametrize("scheduler", [{"ddpm": {"steps": 20}}, {"ddim": {"steps": 20, "eta": 0.5}}, {"euler_sde": {"steps": 40}}])
+def test_a_carried_density_of_one_gaussian_is_that_of_its_moments(scheduler, std):
+    """W1 of two Gaussians of one mean is |std - std'| sqrt(2/pi)."""
+    ((name, options),) = scheduler.items()
+    made, spacing = create(name, **options), Between(even=True, end=0.15)
+    data = GaussianData(schedule=COSINE, std=std)
+    _, reached = affine_map(made, spacing, data).pushed(*data.marginal(spacing.start))
+    expected = abs(math.sqrt(reached) - math.sqrt(data.marginal(spacing.end)[1])) * math.sqrt(2 / math.pi)
+    assert distance(made, spacing, MixtureData(schedule=COSINE, means=(0.0,), weights=(1.0,), std=std)) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("scheduler", "said"), [("dpm_solver_pp", "keeps a state"), ("heun", "asks the network after"), ("langevin_pc", "more than once")])
+def test_a_density_that_no_kernel_moves_is_not_carried(scheduler, said):
+    options = {"dpm_solver_pp": {"variant": "2m_sde"}, "heun": {"s_churn": 10}}.get(scheduler, {})
+    with pytest.raises(NotAffine, match=said):
+        distance(create(scheduler, **options), Between(even=True, end=0.15), MixtureData(schedule=COSINE))
 
 
 def test_the_flow_of_unit_gaussians_is_the_identity():
