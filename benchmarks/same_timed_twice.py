@@ -1,8 +1,9 @@
-"""How far apart two timings of the same thing are: `python benchmarks/same_timed_twice.py [--neighbours 3] [--trials 30] [--threads 1]`.
+"""Differences between timings of one thing: `python benchmarks/same_timed_twice.py [--neighbours 3] [--trials 30]`.
 
-Times one sampler run again and again, each time as its own timing, and compares every pair of timings: by their median seconds, and by
-their median in units of the anchor that was timed in turns with them. Beside them: two copies timed in turns within one timing, which is
-the best that can be had. Neighbours are processes that spin for one to six seconds and rest for as long, each on its own.
+Times one sampler run again and again, each time as its own timing, and compares every pair of timings: by their median
+seconds, and by their median in units of the anchor that was timed in turns with them. Beside them: two copies timed in
+turns within one timing, which is the best that can be had. Neighbours are processes that spin for one to six seconds
+and rest for as long, each on its own.
 """
 
 from __future__ import annotations
@@ -19,24 +20,29 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from diffbench import anchor, drawing, load_registry, matrix, timing, training
-from diffbench.machine import cpu_name
+from diffbench import load_registry
+from diffbench.machine import anchor
+from diffbench.machine import laps as timing
+from diffbench.machine.fingerprint import cpu_name
+from diffbench.matrix import loading
+from diffbench.stages import drawing, training_loop
 
 CPU = torch.device("cpu")
 LAPS = 5
 IMAGES = 20
-MATRIX = {"diffbench": 1, "name": "twice", "dataset": "digits", "axes": {"backbone": "unet", "scheduler": {"ddim": {"steps": 4}}}, "metrics": []}
+MATRIX = {"diffbench": 1, "name": "twice", "dataset": "digits",
+          "axes": {"backbone": "unet", "scheduler": {"ddim": {"steps": 4}}}, "metrics": []}
 
 
 def sampler() -> Callable[[], object]:
     """One run of a sampler over a batch."""
-    cell = matrix.load(MATRIX, load_registry()).cells[0]
-    model, helpers = training.build(cell, CPU).eval(), drawing.helpers_for(cell, CPU)
+    cell = loading.load(MATRIX, load_registry()).cells[0]
+    model, helpers = training_loop.build(cell, CPU).eval(), drawing.helpers_for(cell, CPU)
     return lambda: drawing.draw(cell, model, None, helpers, CPU, range(IMAGES))
 
 
 def neighbour() -> None:
-    """Spins and rests by turns until it is killed."""
+    """Uses a core and rests in turns until it is killed."""
     lengths = random.Random(os.getpid())
     while True:
         end = time.monotonic() + lengths.uniform(1, 6)
@@ -62,10 +68,11 @@ def trials(count: int, pause: float) -> tuple[list[float], list[float], list[flo
     return plain, anchored, in_turns
 
 
-def said(what: str, ratios: Iterable[float]) -> str:
-    """Root mean square, median and largest difference in percent; each counted from the smaller of two."""
+def summary(label: str, ratios: Iterable[float]) -> str:
+    """Root mean square, median and largest difference in percent, each relative to the smaller of two."""
     off = sorted(100 * math.expm1(abs(math.log(ratio))) for ratio in ratios)
-    return f"{what:28} {math.sqrt(statistics.fmean(x * x for x in off)):6.1f} {statistics.median(off):8.1f} {off[-1]:8.1f}"
+    root_mean_square = math.sqrt(statistics.fmean(x * x for x in off))
+    return f"{label:28} {root_mean_square:6.1f} {statistics.median(off):8.1f} {off[-1]:8.1f}"
 
 
 if __name__ == "__main__":
@@ -74,16 +81,18 @@ if __name__ == "__main__":
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between two timings")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    others = [multiprocessing.get_context("spawn").Process(target=neighbour, daemon=True) for _ in range(asked.neighbours)]
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    others = [multiprocessing.get_context("spawn").Process(target=neighbour, daemon=True)
+              for _ in range(arguments.neighbours)]
     for process in others:
         process.start()
-    plain, anchored, in_turns = trials(asked.trials, asked.pause)
+    plain, anchored, in_turns = trials(arguments.trials, arguments.pause)
     for process in others:
         process.kill()
-    print(f"{asked.trials} timings of {LAPS} laps, {asked.threads} threads, {asked.neighbours} neighbours, {cpu_name()}\n\n"
+    print(f"{arguments.trials} timings of {LAPS} laps, {arguments.threads} threads, {arguments.neighbours} neighbours, "
+          f"{cpu_name()}\n\n"
           f"{'difference in percent':28} {'rms':>6} {'median':>8} {'largest':>8}")
     for what, values in (("one after the other, seconds", plain), ("in units of the anchor", anchored)):
-        print(said(what, (a / b for a, b in itertools.combinations(values, 2))))
-    print(said("in turns", in_turns))
+        print(summary(what, (a / b for a, b in itertools.combinations(values, 2))))
+    print(summary("in turns", in_turns))

@@ -1,6 +1,7 @@
-"""How long commands take from the shell to the end: `python benchmarks/start_up.py [--repeats 9]`.
+"""Times of commands from start to end: `python benchmarks/start_up.py [--repeats 9]`.
 
-Medians of wall time and of processor time (user and system), each in a fresh process after one that is not counted. A busy machine shows in the first alone.
+Medians of wall time and of processor time (user and system), each in a fresh process after one that is not counted. A
+busy machine shows in the first alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from diffbench.machine import cores, cpu_name
+from diffbench.machine.fingerprint import cores, cpu_name
 
 CARD = Path(__file__).parent / "matrices" / "card.yaml"
 COMMANDS = {
@@ -26,22 +27,24 @@ COMMANDS = {
 
 
 def seconds(arguments: list[str], home: str) -> tuple[float, float]:
-    """(wall, processor) of one process."""
+    """(wall, processor) seconds of one process."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=os.environ | {"DIFFBENCH_HOME": home})
-    _, status, used = os.wait4(process.pid, 0)
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL,
+                               env=os.environ | {"DIFFBENCH_HOME": home})
+    _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{arguments} ended with status {status}")
-    return time.perf_counter() - start, used.ru_utime + used.ru_stime
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--repeats", type=int, default=9)
-    asked = parser.parse_args()
-    print(f"{asked.repeats} processes each, {cpu_name()}, {cores()} cores, load {os.getloadavg()[0]:.0f}\n\n{'':26} {'wall s':>8} {'processor s':>12}")
+    options = parser.parse_args()
+    print(f"{options.repeats} processes each, {cpu_name()}, {cores()} cores, load {os.getloadavg()[0]:.0f}\n\n{'':26} "
+          f"{'wall s':>8} {'processor s':>12}")
     with tempfile.TemporaryDirectory() as home:
         for name, arguments in COMMANDS.items():
             seconds(arguments, home)
-            wall, processor = zip(*(seconds(arguments, home) for _ in range(asked.repeats)), strict=True)
+            wall, processor = zip(*(seconds(arguments, home) for _ in range(options.repeats)), strict=True)
             print(f"{name:26} {statistics.median(wall):8.2f} {statistics.median(processor):12.2f}")

@@ -1,17 +1,17 @@
-"""What can go wrong, as sentences a user can act on.
+"""The exceptions that a user may see. Their text is one sentence: where, what was found, what would work.
 
 Every exception a user may see derives from DiffbenchError; the command line prints its text and no traceback.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
 class DiffbenchError(Exception):
-    """A request that cannot be met, said in one sentence: where, what was found, what would work."""
+    """A request that cannot be met; base of all exceptions that a user may see."""
+
+    exit_code = 2                     # of the command line: the request was wrong
 
 
 class OptionError(DiffbenchError, ValueError):
@@ -31,15 +31,24 @@ class DataError(DiffbenchError):
 
 
 class DiskFull(DiffbenchError):
-    """There is no room left where something had to be written; what was there before is whole."""
+    """There is no room left for something that must be written; earlier content is unchanged."""
+
+
+class NoWorkers(DiffbenchError):
+    """No worker process can be started on this machine now."""
+
+    exit_code = 1                     # the request was right
 
 
 class Damaged(DiffbenchError):
-    """An artefact's files are gone or do not match its manifest."""
+    """Files of an artefact are gone, do not match its manifest, or hold what its stage does not write.
 
-    def __init__(self, message: str, *, stage: str, key: str):
+    is_content: they match the manifest, so that only who reads them can tell.
+    """
+
+    def __init__(self, message: str, *, stage: str, key: str, is_content: bool = False):
         super().__init__(message)
-        self.stage, self.key = stage, key
+        self.stage, self.key, self.is_content = stage, key, is_content
 
 
 class Diverged(DiffbenchError, ArithmeticError):
@@ -47,16 +56,19 @@ class Diverged(DiffbenchError, ArithmeticError):
 
 
 class FailedElsewhere(DiffbenchError):
-    """A process that works for a stage failed, and has said how: status, kind and reason, as in the error.json of an attempt."""
+    """The failure of another process of a stage: status, kind and reason, as in the error.json of an attempt."""
 
-    def __init__(self, said: dict[str, str]):
-        super().__init__(said["reason"])
-        self.said = said
+    def __init__(self, failure: dict[str, str]):
+        super().__init__(failure["reason"])
+        self.failure = failure
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out: torch says so on CUDA and on a CPU in different words, numpy and Python by MemoryError."""
-    text = str(error)
+    """Whether an error means that memory ran out, on a GPU or a CPU, as torch, numpy and Python report it."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  a stranger's __str__ may fail
+        text = ""
     return isinstance(error, MemoryError) or "out of memory" in text.lower() or "DefaultCPUAllocator" in text
 
 
@@ -71,23 +83,10 @@ class Problem:
 
 @dataclass
 class MatrixError(DiffbenchError):
-    """Every mistake found in one matrix, each already rendered with its place."""
+    """All mistakes of one matrix, each as text with its place."""
 
     rendered: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         count = len(self.rendered)
         return "\n\n".join(self.rendered) + f"\n\n{count} mistake{'s' if count != 1 else ''}; nothing was run."
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' Did you mean 'ddim'?' for the nearest known name, or nothing where none is near."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.55)
-    return f" Did you mean '{near[0]}'?" if near else ""
-
-
-def unknown_name(what: str, word: object, known: Iterable[str]) -> str:
-    """One sentence for a name that does not exist: the nearest one, and all that do."""
-    names = sorted(known)
-    listed = ", ".join(names) if names else "none is installed"
-    return f"no {what} named {str(word)!r}.{did_you_mean(str(word), names)} Known: {listed}"

@@ -21,10 +21,12 @@ os.environ["XDG_STATE_HOME"] = state.name
 torch.set_num_threads(1)
 
 import diffbench  # noqa: E402
-import diffbench.registry  # noqa: E402
-from diffbench.archive import export_run  # noqa: E402
-from diffbench.store import Store  # noqa: E402
-from tests.runs import make_run  # noqa: E402
+import diffbench.registry.registry  # noqa: E402
+from diffbench.launchers import processes  # noqa: E402
+from diffbench.results.exporting import export_run  # noqa: E402
+from diffbench.store.artefacts import Store  # noqa: E402
+from tests.helpers import forking  # noqa: E402
+from tests.helpers.runs import make_run  # noqa: E402
 
 REGISTRY = diffbench.load_registry()
 
@@ -52,13 +54,21 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="module", autouse=True)
 def _registered_again():
     """What a module's tests register, by --plugin too, is gone with them: some of it crashes its process on purpose."""
-    before, loaded = dict(diffbench.registry._session), set(sys.modules)
+    before, loaded = dict(diffbench.registry.registry._session), set(sys.modules)
     yield
-    diffbench.registry._session.clear()
-    diffbench.registry._session.update(before)
+    diffbench.registry.registry._session.clear()
+    diffbench.registry.registry._session.update(before)
     for name in set(sys.modules) - loaded:
         if name.startswith("diffbench_plugin_"):          # a file that stays loaded would not register again
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_servers():
+    """Runs of this process fork their fork servers from one that has torch imported; started ones are in tests of the launchers, and of drivers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "server_process", forking.server_process)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from diffbench import matrix, plugins, yaml_file
-from diffbench.matrix import BLOCKS
-from diffbench.options import comments
+from diffbench.contracts.options import comments
+from diffbench.matrix import loading, yaml_file
+from diffbench.matrix.matrix import BLOCKS
+from diffbench.registry import admission
 from tests.conftest import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +112,8 @@ def test_every_block_of_a_page_runs(path, request, tmp_path, monkeypatch):
     folder, environment = request.getfixturevalue("run") if needs_a_run(path) else (tmp_path, dict(os.environ))
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr("diffbench.registry._session", {})
+    monkeypatch.setenv("DIFFBENCH_HOME", environment.get("DIFFBENCH_HOME", str(folder / ".diffbench")))
+    monkeypatch.setattr("diffbench.registry.registry._session", {})
     names = {"__name__": "page"}
     for block in blocks(path):
         if block.reason:
@@ -122,7 +124,7 @@ def test_every_block_of_a_page_runs(path, request, tmp_path, monkeypatch):
 
 
 def run_python(block, names, folder, environment):
-    """A signature is only compiled; tests/test_hooks_documented.py compares it with the hook."""
+    """A signature is only compiled; tests/registry/test_hooks_documented.py compares it with the hook."""
     text = block.text if not block.is_signature else f"from __future__ import annotations\n{block.text.rstrip()}: ..."
     compiled = compile(text, f"{block.page}:{block.line}", "exec", dont_inherit=True)
     exec(compiled, {} if block.is_signature else names)
@@ -143,14 +145,14 @@ def run_yaml(block, names, folder, environment):
         given = {key: value for key, value in data.items() if key not in REGISTRY.kinds}
         axes = {key: value for key, value in data.items() if key in REGISTRY.kinds and REGISTRY.kinds[key].axis}
         data = {**small, **given, "axes": {**small["axes"], **axes, **given.get("axes", {})}, **{k: v for k, v in data.items() if k == "extractor"}}
-    assert matrix.load(data, REGISTRY).cells
+    assert loading.load(data, REGISTRY).cells
 
 
 def run_toml(block, names, folder, environment):
     """Read as TOML; its entry points belong to groups that are read."""
     tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
     groups = tomllib.loads(block.text).get("project", {}).get("entry-points", {})
-    assert set(groups) <= {*plugins.OTHER_GROUPS, *(kind.group for kind in REGISTRY.kinds.values())} and groups
+    assert set(groups) <= {*admission.OTHER_GROUPS, *(kind.group for kind in REGISTRY.kinds.values())} and groups
 
 
 EXECUTED = {"python": run_python, "bash": run_bash, "yaml": run_yaml, "toml": run_toml}
@@ -213,6 +215,17 @@ class Links(HTMLParser):
             self.shown.append(facts["href"])
         if tag == "a" and facts.get("href"):
             self.linked.append(facts["href"])
+
+
+def test_the_reference_says_what_the_code_says():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "site" / "reference.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, f"run python docs/site/reference.py: {done.stdout}{done.stderr[-1000:]}"
+
+
+def test_every_attribute_of_a_contract_has_a_sentence():
+    lines = [line for path in (ROOT / "docs" / "reference").glob("*.md") for line in path.read_text().splitlines()]
+    listed = [line for line in lines if line.startswith("- `")]
+    assert len(listed) > 100 and not [line for line in listed if re.match(r"- `.*`[^:]*: *$", line)]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffbench import matrix, yaml_file
+from diffbench.matrix import loading, yaml_file
 from tests.conftest import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +24,7 @@ def test_python_blocks_run(text, capsys):
 
 def test_the_matrix_it_shows_is_valid():
     (text,) = blocks("yaml")
-    loaded = matrix.load(yaml_file.parse(text).data, REGISTRY)
+    loaded = loading.load(yaml_file.parse(text).data, REGISTRY)
     assert len(loaded.cells) == 30 and [e.why for e in loaded.excluded] == ["not of interest here"]
 
 

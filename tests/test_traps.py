@@ -7,7 +7,7 @@ import torch
 
 import diffbench
 from diffbench import Extractor, MatrixError
-from diffbench.denoiser import to_pixels
+from diffbench.diffusion.pixels import to_pixels
 from diffbench.testing.checks.data import extractor_checks
 from diffbench.testing.stand_ins import StandInImages
 from tests.conftest import REGISTRY, all_of

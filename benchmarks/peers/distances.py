@@ -1,4 +1,4 @@
-"""The Fréchet distance of features that are there: torchmetrics', torch-fidelity's, ours."""
+"""The Fréchet distance of given features by torchmetrics, torch-fidelity and here. Used by `peers`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ COUNT = 2000
 
 
 def pairs() -> Iterator[Pair | Missing]:
-    """At the width of small extractors and at 768; each side sees 2,000 generated features, the reference's statistics are known to both."""
+    """At the width of small extractors and at 768;
+    each side sees 2,000 generated features, the reference's statistics are known to both.
+    """
     yield Missing("features: Inception's weights are no part of this repository, so extraction is not timed")
     for width in (64, 768):
         generator = torch.Generator().manual_seed(0)
@@ -31,7 +33,7 @@ def _torchmetrics(x: Tensor, y: Tensor) -> Iterator[Pair | Missing]:
         return
 
     class Features(torch.nn.Module):
-        """Its extractor: features pass through."""
+        """An extractor that returns features unchanged."""
 
         num_features = x.shape[1]
 
@@ -39,13 +41,13 @@ def _torchmetrics(x: Tensor, y: Tensor) -> Iterator[Pair | Missing]:
             return images
     metric = FrechetInceptionDistance(feature=Features(), reset_real_features=False).set_dtype(torch.float64)
     metric.update(y, real=True)
-    known = moments(y)
+    reference = moments(y)
 
     def run() -> None:
         metric.reset()
         metric.update(x, real=False)
         metric.compute()
-    yield _pair(x, "torchmetrics", lambda: _ours(x, known), run)
+    yield _pair(x, "torchmetrics", lambda: _ours(x, reference), run)
 
 
 def _fidelity(x: Tensor, y: Tensor) -> Iterator[Pair | Missing]:
@@ -54,16 +56,17 @@ def _fidelity(x: Tensor, y: Tensor) -> Iterator[Pair | Missing]:
     except ImportError as error:
         yield Missing(f"torch-fidelity: {error}")
         return
-    known, reference = moments(y), fid_features_to_statistics(y)
+    ours_reference, reference = moments(y), fid_features_to_statistics(y)
 
     def run() -> None:
         fid_statistics_to_metric(fid_features_to_statistics(x), reference, False)
-    yield _pair(x, "torch-fidelity", lambda: _ours(x, known), run)
+    yield _pair(x, "torch-fidelity", lambda: _ours(x, ours_reference), run)
 
 
-def _ours(x: Tensor, known: Moments) -> None:
-    frechet_distance(x, known)
+def _ours(x: Tensor, reference: Moments) -> None:
+    frechet_distance(x, reference)
 
 
 def _pair(x: Tensor, peer: str, ours: Work, theirs: Work) -> Pair:
-    return Pair(what=f"Fréchet distance, {COUNT} features of {x.shape[1]}", ours="frechet_distance", peer=peer, do_ours=ours, do_peer=theirs, unit="distance")
+    return Pair(label=f"Fréchet distance, {COUNT} features of {x.shape[1]}", ours="frechet_distance", peer=peer,
+                do_ours=ours, do_peer=theirs, unit="distance")

@@ -1,4 +1,4 @@
-"""Two ways to do one piece of work, timed in turns, and the table of their ratios."""
+"""Pairs of ways to do one piece of work, timed in turns, and the table of their ratios. Used by `peers`."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Work = Callable[[], float | None]     # does it once; gives its own seconds, or 
 
 
 class Missing(Exception):
-    """A peer that cannot do this work here, and why."""
+    """Raised where a peer cannot do the work here; the message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One row: our way, and a peer's."""
+    """One row: our way and a peer's way."""
 
-    what: str                         # the work, and its size
+    label: str                        # the work, and its size
     ours: str
     peer: str
     do_ours: Work
     do_peer: Work
     units: float = 1                  # of the work in one call
     unit: str = "step"
-    asked: float | None = None        # the ratio that ours is to reach
+    goal: float | None = None         # the ratio that ours is to reach
     warms_up: bool = True             # whether either is done once before the laps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A pair with its laps: seconds of one unit."""
+    """A pair with its laps, in seconds of one unit."""
 
     pair: Pair
     ours: tuple[float, ...]
@@ -42,7 +42,7 @@ class Compared:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times as long the peer takes, by lap."""
+        """The peer's seconds over ours, by lap."""
         return tuple(peer / ours for ours, peer in zip(self.ours, self.peer, strict=True))
 
 
@@ -59,13 +59,16 @@ def compare(pair: Pair, laps: int) -> Compared:
 
 def table(rows: list[Compared]) -> str:
     """Markdown: medians with quartiles in brackets; the ratio is the median over laps of the peer's time over ours."""
-    lines = ["| work | ours | peer | ours takes | the peer takes | peer / ours | asked |", "|:--|:--|:--|--:|--:|--:|--:|"]
+    lines = ["| work | ours | peer | ours takes | the peer takes | peer / ours | asked |",
+             "|:--|:--|:--|--:|--:|--:|--:|"]
     for row in rows:
         pair, middle = row.pair, statistics.median(row.ratios)
-        scale, unit = (1e6, "µs") if statistics.median(row.ours) < 1e-3 else (1e3, "ms") if statistics.median(row.ours) < 1 else (1, "s")
-        asked = "" if pair.asked is None else f"{pair.asked:g}" + ("" if middle >= pair.asked else ", **missed**")
+        scale, unit = ((1e6, "µs") if statistics.median(row.ours) < 1e-3
+                       else (1e3, "ms") if statistics.median(row.ours) < 1 else (1, "s"))
+        goal = "" if pair.goal is None else f"{pair.goal:g}" + ("" if middle >= pair.goal else ", **missed**")
         figures = [_spread([value * scale for value in side]) + f" {unit}" for side in (row.ours, row.peer)]
-        lines.append(" | ".join([f"| {pair.what}, a {pair.unit}", pair.ours, pair.peer, *figures, f"**{_spread(row.ratios)}**", asked]) + " |")
+        lines.append(" | ".join([f"| {pair.label}, a {pair.unit}", pair.ours, pair.peer, *figures,
+                                 f"**{_spread(row.ratios)}**", goal]) + " |")
     return "\n".join(lines)
 
 

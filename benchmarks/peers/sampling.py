@@ -1,4 +1,4 @@
-"""One sampling run: networks of one architecture, the same scheduler, the same number of steps."""
+"""Sampling runs here and in diffusers: one architecture, one scheduler, one number of steps. Used by `peers`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from benchmarks.peers import networks
 from benchmarks.peers.pairs import Missing, Pair
-from diffbench import Cell, drawing, training
+from diffbench import Cell
+from diffbench.stages import drawing, training_loop
 
 CPU = torch.device("cpu")
 STEPS = 10
 
 
 def pairs() -> Iterator[Pair | Missing]:
-    """DDIM on the U-Net by its pipeline; on the transformer with classifier-free guidance, whose pipeline wants a latent decoder: its loop without."""
+    """DDIM on the U-Net by its pipeline;
+    on the transformer with classifier-free guidance, whose pipeline wants a latent decoder: its loop without.
+    """
     for size, build in itertools.product(networks.SIZES, (_unet, _dit)):
         try:
             yield build(size)
@@ -31,9 +34,10 @@ def _unet(size: networks.Size) -> Pair:
     import diffusers
 
     cell, network = networks.unets(size)
-    return Pair(what=f"sampling, U-Net, DDIM of {STEPS} steps, {size.batch} of {size.pixels}x{size.pixels}", ours="unet, ddim",
+    return Pair(label=f"sampling, U-Net, DDIM of {STEPS} steps, {size.batch} of {size.pixels}x{size.pixels}",
+                ours="unet, ddim",
                 peer="diffusers DDIMPipeline", do_ours=_ours(_ddim(cell), size),
-                do_peer=_pipeline(diffusers, network.eval(), size), units=size.batch, unit="image", asked=1.2)
+                do_peer=_pipeline(diffusers, network.eval(), size), units=size.batch, unit="image", goal=1.2)
 
 
 def _pipeline(diffusers: ModuleType, network: nn.Module, size: networks.Size) -> Callable[[], None]:
@@ -63,9 +67,10 @@ def _dit(size: networks.Size) -> Pair:
             out = network(torch.cat([x, x]), t.expand(2 * size.batch), class_labels=both).sample[:, :1]
             cond, null = out.chunk(2)
             x = scheduler.step(null + 2.0 * (cond - null), t, x).prev_sample
-    return Pair(what=f"sampling, DiT with guidance, DDIM of {STEPS} steps, {size.batch} of {size.pixels}x{size.pixels}", ours="dit, cfg, ddim",
+    return Pair(label=f"sampling, DiT with guidance, DDIM of {STEPS} steps, {size.batch} of "
+                      f"{size.pixels}x{size.pixels}", ours="dit, cfg, ddim",
                 peer="diffusers DiTTransformer2DModel",
-                do_ours=_ours(cell, size), do_peer=run, units=size.batch, unit="image", asked=1.2)
+                do_ours=_ours(cell, size), do_peer=run, units=size.batch, unit="image", goal=1.2)
 
 
 def _ddim(cell: Cell) -> Cell:
@@ -73,7 +78,7 @@ def _ddim(cell: Cell) -> Cell:
 
 
 def _ours(cell: Cell, size: networks.Size) -> Callable[[], None]:
-    model, helpers = training.build(cell, CPU).eval(), drawing.helpers_for(cell, CPU)
+    model, helpers = training_loop.build(cell, CPU).eval(), drawing.helpers_for(cell, CPU)
     cond, _ = drawing.asked_for(cell)
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""One training step of networks of one architecture: forward, loss, backward, clipping, AdamW, moving average."""
+"""Training steps here and in diffusers: forward, loss, backward, clipping, AdamW, moving average. Used by `peers`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,35 @@ from torch import Tensor, nn
 
 from benchmarks.peers import networks
 from benchmarks.peers.pairs import Missing, Pair
-from diffbench import Cell, Split, training
+from diffbench import Cell, Split
+from diffbench.stages import training_loop
 
 CPU = torch.device("cpu")
 
 
 def pairs() -> Iterator[Pair | Missing]:
     """The U-Net and the transformer, at both sizes."""
-    yield Missing("training with denoising-diffusion-pytorch, azula, k-diffusion: their networks have other layers (linear attention, RMS norms)")
+    yield Missing("training with denoising-diffusion-pytorch, azula, k-diffusion: their networks have other layers "
+                  "(linear attention, RMS norms)")
     for size, (name, build) in itertools.product(networks.SIZES, (("U-Net", networks.unets), ("DiT", networks.dits))):
         try:
             cell, theirs = build(size)
         except Missing as missing:
             yield missing
             continue
-        ours = training.build(cell, CPU)
-        sizes = f"{networks.parameters(ours.network) / 1e6:.2f} M, theirs {networks.parameters(theirs) / 1e6:.2f} M parameters"
-        yield Pair(what=f"training {name} ({sizes}), {size.batch} of {size.pixels}x{size.pixels}", ours=cell.backbone.component_name(),
-                   peer=f"diffusers {type(theirs).__name__}", do_ours=_ours(cell, networks.made_up(size)), do_peer=_theirs(theirs, size),
-                   units=size.train_steps, asked=1.2)
+        ours = training_loop.build(cell, CPU)
+        sizes = (f"{networks.parameters(ours.network) / 1e6:.2f} M, theirs {networks.parameters(theirs) / 1e6:.2f} M "
+                 "parameters")
+        yield Pair(label=f"training {name} ({sizes}), {size.batch} of {size.pixels}x{size.pixels}",
+                   ours=cell.backbone.component_name(),
+                   peer=f"diffusers {type(theirs).__name__}", do_ours=_ours(cell, networks.made_up(size)),
+                   do_peer=_theirs(theirs, size),
+                   units=size.train_steps, goal=1.2)
 
 
 def _ours(cell: Cell, split: Split) -> Callable[[], float]:
     def run() -> float:
-        return training.train(cell, split, CPU).seconds
+        return training_loop.train(cell, split, CPU).seconds
     return run
 
 
@@ -47,7 +52,8 @@ def _theirs(network: nn.Module, size: networks.Size) -> Callable[[], float]:
     scheduler = diffusers.DDPMScheduler(beta_schedule="linear")
     split = networks.made_up(size)
     images, labels = split.images.float() / 127.5 - 1, split.labels
-    optimizer, average = torch.optim.AdamW(network.parameters(), lr=2e-4), EMAModel(network.parameters(), decay=0.999, use_ema_warmup=True)
+    optimizer, average = (torch.optim.AdamW(network.parameters(), lr=2e-4),
+                          EMAModel(network.parameters(), decay=0.999, use_ema_warmup=True))
     is_dit = hasattr(network, "transformer_blocks")
     network.train()
 

@@ -1,15 +1,20 @@
-"""The command line. `--help` and `list` import neither torch nor pandas: each command's module is imported when it is called."""
+"""The command line. `--help` and `list` import neither torch nor pandas:
+each command's module is imported when it is called.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from typing import Any
 
 import click
 
-from diffbench import interrupts
+from diffbench.cli import output
 from diffbench.errors import DiffbenchError
+from diffbench.process import interrupts
+from diffbench.process.standard_streams import open_missing
 
 COMMANDS = {
     "run": ("diffbench.cli.run", "Train and sample every combination; write FID and throughput tables."),
@@ -19,7 +24,8 @@ COMMANDS = {
     "show": ("diffbench.cli.show", "Show one component: options, meaning, source, origin."),
     "check": ("diffbench.cli.check", "Run the conformance suite on components or packages."),
     "compare": ("diffbench.cli.compare", "Say which of two rows or runs is better, and whether the data can tell."),
-    "bench": ("diffbench.cli.bench", "Time every component and the harness, or guard them against getting slower."),
+    "bench": ("diffbench.cli.bench", "Time components, or count what they do and guard the counts."),
+    "sample": ("diffbench.cli.sample", "Draw images from the trained model of a row into one picture."),
     "rerun": ("diffbench.cli.rerun", "Make one row of a run again from nothing, and say whether it is the same."),
     "report": ("diffbench.cli.report", "Export a run for papers; copy a notebook to go on in beside it."),
     "export": ("diffbench.cli.export", "Write a run, with its artefacts, into one archive."),
@@ -33,15 +39,17 @@ COMMANDS = {
 
 
 class _Lazy(click.Group):
-    """Knows its commands by name and help; imports a command's module when it is asked for. Plug-ins add theirs by a hook."""
+    """Knows its commands by name and help; imports a command's module when it is asked for.
+    Plug-ins add theirs by a hook.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *sorted(super().list_commands(ctx))]
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        wanted = name or cmd.name
-        if wanted in COMMANDS or wanted in self.commands:
-            raise DiffbenchError(f"there is a command {wanted!r} already")
+        command_name = name or cmd.name
+        if command_name in COMMANDS or command_name in self.commands:
+            raise DiffbenchError(f"there is a command {command_name!r} already")
         super().add_command(cmd, name)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -66,7 +74,21 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script. Exit codes: 0 all well, 1 some cell failed, 2 the request was wrong, 130 or 143 interrupted."""
+    """The console script. Exit codes: 0 all well, 1 some cell failed, 2 the request was wrong, 130 or 143 interrupted.
+    """
+    open_missing()
+    with output.guarded():
+        code = _run(arguments)
+        sys.stdout.flush()
+        why = output.failure()
+        if why is not None:
+            _say(f"standard output cannot be written: {why}")
+            code = code or 1
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """The exit code of a command line."""
     interrupts.install()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
@@ -77,35 +99,32 @@ def main(arguments: list[str] | None = None) -> None:
         _say("interrupted")
         code = 130
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         code = 2
     except DiffbenchError as error:
-        if debug:
-            raise
-        _say(str(error))
-        code = 2
+        _tell(str(error), debug)
+        code = error.exit_code
     except KeyboardInterrupt:
-        if debug:
-            raise
-        _say("interrupted")
+        _tell("interrupted", debug)
         code = interrupts.exit_code()
-    except BrokenPipeError:                               # `diffbench list | head`
-        sys.stderr.close()
-        code = 0
-    except Exception as error:
-        if debug:
-            raise
-        _say(f"diffbench itself failed: {type(error).__name__}: {error}. Run again with --debug before the command for the traceback")
+    except Exception as error:  # noqa: BLE001  the last place where anything is caught
+        _tell(f"diffbench itself failed: {type(error).__name__}: {error}. Run again with --debug before the command "
+              "for the traceback", debug)
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    except SystemExit as end:
+        code = end.code
+    if isinstance(code, str):                             # sys.exit("why"), as Python itself takes it
+        _say(code)
+        code = 1
+    return code if isinstance(code, int) else 0
 
 
 def _plugin_commands() -> None:
     """Commands of plug-ins, asked for only where a plug-in is installed."""
-    from diffbench import source
+    from diffbench.registry import entry_points
 
-    if any(True for _ in source.entry_points("diffbench")):
-        from diffbench.registry import load_registry
+    if any(True for _ in entry_points.entry_points("diffbench")):
+        from diffbench.registry.registry import load_registry
 
         registry = load_registry()
         cli.commands.clear()                              # of an earlier call in this process
@@ -114,5 +133,15 @@ def _plugin_commands() -> None:
             _say(problem.message)
 
 
+def _tell(text: str, debug: bool) -> None:
+    """Prints the reason that ended a command, or its traceback; through the guarded stream, for a traceback holds names
+    as well.
+    """
+    if debug:
+        traceback.print_exc()
+    else:
+        _say(text)
+
+
 def _say(text: Any) -> None:
-    click.echo(f"diffbench: {text}" if "\n" not in str(text) else str(text), err=True)
+    output.say(f"diffbench: {text}" if "\n" not in str(text) else text, err=True)

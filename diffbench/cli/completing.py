@@ -1,4 +1,4 @@
-"""What a shell completes: names of kinds, components, packages and trackers, read without importing any of them."""
+"""Completions for a shell: names of kinds, components, packages and trackers, read without importing any of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import click
 
 def kinds(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     """Kinds of component."""
-    from diffbench.registry import load_registry
+    from diffbench.registry.registry import load_registry
 
     return _from(load_registry().kinds, begun)
 
 
 def kinds_and_tracker(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """What `diffbench new` makes."""
-    from diffbench.registry import load_registry
+    """Names of what `diffbench new` makes."""
+    from diffbench.registry.registry import load_registry
     from diffbench.scaffold import TRACKER
 
     return _from([*load_registry().kinds, TRACKER], begun)
@@ -22,15 +22,15 @@ def kinds_and_tracker(ctx: click.Context, parameter: click.Parameter, begun: str
 
 def components(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     """Components of the kind that stands before."""
-    from diffbench.registry import load_registry
+    from diffbench.registry.registry import load_registry
 
     registry, kind = load_registry(), str(ctx.params.get("kind")).replace("-", "_")
     return _from([ref.full_name for ref in registry.refs(kind)], begun) if kind in registry.kinds else []
 
 
 def subjects(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """What `diffbench check` takes: kinds, packages and components."""
-    from diffbench.registry import load_registry
+    """Names that `diffbench check` takes: kinds, packages and components."""
+    from diffbench.registry.registry import load_registry
 
     registry = load_registry()
     refs = [ref for kind in registry.kinds for ref in registry.refs(kind)]
@@ -39,10 +39,9 @@ def subjects(ctx: click.Context, parameter: click.Parameter, begun: str) -> list
 
 def trackers(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     """Trackers that are installed."""
-    from diffbench import source
-    from diffbench.tracking import GROUP
+    from diffbench.registry import entry_points
 
-    return _from([point.name for point in source.entry_points(GROUP)], begun)
+    return _from([point.name for point in entry_points.entry_points("diffbench.tracker")], begun)
 
 
 def _from(names: list[str] | dict[str, object], begun: str) -> list[str]:

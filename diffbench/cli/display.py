@@ -1,4 +1,5 @@
-"""What a run shows while it goes: a live picture on a terminal, plain lines otherwise. `diffbench run` and `diffbench watch` share it."""
+"""Display of a running run: a live picture on a terminal, plain lines otherwise. Used by `diffbench run` and `watch`.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +12,30 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from diffbench import time_left
-from diffbench.cli.picture import clock, complaint, head, named, picture, printable
-from diffbench.events import Narrator
-from diffbench.watching import RunState
+from diffbench.cli import output
+from diffbench.cli.picture import clock, complaint, head, named, picture
+from diffbench.watching import time_left
+from diffbench.watching.event_log import Narrator
+from diffbench.watching.run_state import RunState
+from diffbench.wording import one_line
 
 LINE_SECONDS = 5.0                    # between plain progress lines
-STILL_SECONDS = 30.0                  # after which a plain line says that all is as it was: a long stage may report nothing
+# after which a plain line says that all is as it was: a long stage may report nothing
+STILL_SECONDS = 30.0
 LONG_SECONDS = 10.0                   # a stage that takes this long has plain lines of its own at its start and end
 
 
 class Screen:
-    """Shows a state that changes: feed it events between `begin` and `end`. Before `begin` events are taken in and nothing is shown."""
+    """Shows a state that changes: feed it events between `begin` and `end`.
+    Before `begin` events are taken in and nothing is shown.
+    """
 
     def __init__(self, state: RunState, console: Console | None = None):
-        self.state, self.console = state, console or Console(stderr=True)
+        self.state, self.console = state, console or output.console(err=True)
         self.live: Live | None = None
         self.is_showing, self.last_line = False, time.monotonic()
-        self.lock = threading.RLock()                     # the live picture is drawn by a thread of its own, and so are lines when nothing happens
+        # the live picture is drawn by a thread of its own, and so are lines when nothing happens
+        self.lock = threading.RLock()
         self.has_ended = threading.Event()
 
     def begin(self) -> None:
@@ -67,7 +74,8 @@ class Screen:
             self.line(complaint(stage))
         if stage is not None and name == "stage_started" and self._is_long(stage.kind):
             self.line(f"started: {stage.kind} {stage.label}" + (f" (try {stage.tries})" if stage.tries > 1 else ""))
-        if stage is not None and name == "stage_finished" and stage.status == "ok" and isinstance(seconds, int | float) and seconds >= LONG_SECONDS:
+        if (stage is not None and name == "stage_finished" and stage.status == "ok" and isinstance(seconds, int | float)
+            and seconds >= LONG_SECONDS):
             self.line(f"done: {stage.kind} {stage.label} in {clock(seconds)}")
         self.tick()
 
@@ -79,23 +87,20 @@ class Screen:
         self.last_line = now
         with self.lock:
             stages = list(self.state.running.values())
-            shown = "; ".join(map(named, stages[:2])) + (f"; and {len(stages) - 2} more" if len(stages) > 2 else "")
-            self.line(f"{head(self.state)}: {shown}" if shown else head(self.state))
+            names = "; ".join(map(named, stages[:2])) + (f"; and {len(stages) - 2} more" if len(stages) > 2 else "")
+            self.line(f"{head(self.state)}: {names}" if names else head(self.state))
 
     def _keep_saying(self) -> None:
         while not self.has_ended.wait(STILL_SECONDS):
             self.tick()
 
-    def reasons(self) -> list[str]:
-        """What went wrong, one line per stage."""
-        return [complaint(stage) for stage in self.state.bad()]
-
     def _is_long(self, kind: str) -> bool:
-        return (time_left.mean_seconds(self.state, kind) or 0.0) >= LONG_SECONDS if kind in self.state.spent else kind == "train"
+        mean = time_left.mean_seconds(self.state, kind)
+        return kind == "train" if mean is None else mean >= LONG_SECONDS
 
     def line(self, text: str, style: str = "") -> None:
         """One plain line."""
-        self.console.print(Text(printable(text), style=style), soft_wrap=True)
+        self.console.print(Text(one_line(text), style=style), soft_wrap=True)
 
     def _picture(self) -> Any:
         with self.lock:
@@ -103,11 +108,14 @@ class Screen:
 
 
 class Display(Narrator):
-    """The watcher that shows the run of its own process. stages: those of the plan; earlier: mean seconds by kind, of earlier runs."""
+    """The watcher that shows the run of its own process. stages: those of the plan;
+    earlier: mean seconds by kind, of earlier runs.
+    """
 
-    def __init__(self, stages: Mapping[str, Any], name: str = "", earlier: Mapping[str, float] | None = None, console: Console | None = None):
+    def __init__(self, stages: Mapping[str, Any], name: str = "", earlier: Mapping[str, float] | None = None,
+                 console: Console | None = None):
         super().__init__()
-        described = {key: {"name": s.name, "label": s.label, "parents": s.parents} for key, s in stages.items()}
+        described = {key: s.described() for key, s in stages.items()}
         self.screen, self.start = Screen(RunState(described, earlier), console), time.monotonic()
         self.screen.state.name = name
 
@@ -128,5 +136,5 @@ class Display(Narrator):
         self.screen.apply({"event": event, "t": time.monotonic() - self.start, **fields})
 
     def reasons(self) -> list[str]:
-        """What went wrong, one line per stage."""
-        return self.screen.reasons()
+        """Reasons of the stages that failed, one line per stage."""
+        return [complaint(stage) for stage in self.screen.state.bad()]

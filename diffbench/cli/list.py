@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from diffbench.cli import completing
 from diffbench.cli.common import JSON, PLUGIN
+from diffbench.cli.output import say, say_data
 
 
 @click.command()
@@ -16,32 +15,32 @@ from diffbench.cli.common import JSON, PLUGIN
 @PLUGIN
 def command(kind: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
     """List components: name, options with defaults, first line of the docstring, origin. Nothing is imported."""
-    from diffbench.errors import UnknownComponent, unknown_name
-    from diffbench.registry import HOME, load_registry
+    from diffbench.registry.ref import HOME
+    from diffbench.registry.registry import load_registry
 
     registry = load_registry(plugins)
-    if kind is not None and kind.replace("-", "_") not in registry.kinds:
-        raise UnknownComponent(unknown_name("kind of component", kind, registry.kinds))
-    kinds = [k for k in registry.kinds.values() if kind is None or k.name == kind.replace("-", "_")]
-    found = {k.name: [(ref, ref.summary()) for ref in registry.refs(k.name)] for k in kinds}
+    kinds = [*registry.kinds.values()] if kind is None else [registry.kind(kind)]
+    by_kind = {k.name: [(ref, ref.summary()) for ref in registry.refs(k.name)] for k in kinds}
     if as_json:
-        click.echo(json.dumps({
-            "components": [{"kind": name, "name": ref.full_name, "origin": ref.origin, "target": ref.target, "editable": ref.is_editable, "summary": s.text,
+        say_data({
+            "components": [{"kind": name, "name": ref.full_name, "origin": ref.origin, "target": ref.target,
+                            "editable": ref.is_editable, "summary": s.text,
                             "options": dict(s.options), "aliases": list(s.aliases), "default": s.is_default}
-                           for name, refs in found.items() for ref, s in refs],
+                           for name, refs in by_kind.items() for ref, s in refs],
             "problems": [{"distribution": p.distribution, "message": p.message} for p in registry.problems],
-            "left_out": [{"distribution": name, "reason": reason} for name, reason in sorted(registry.kept_out.items())]}, indent=1))
+            "left_out": [{"distribution": name, "reason": reason}
+                         for name, reason in sorted(registry.kept_out.items())]}, indent=1)
         return
     for each in kinds:
-        click.echo(f"{each.name}  ({each.summary})")
-        for ref, summary in found[each.name]:
+        say(f"{each.name}  ({each.summary})")
+        for ref, summary in by_kind[each.name]:
             options = ", ".join(f"{name}={default}" for name, default in summary.options)
             origin = "" if ref.distribution == HOME else f"  [{ref.origin}]"
-            click.echo(f"  {ref.full_name}({options}){'  (default)' if summary.is_default else ''}{origin}")
-            click.echo(f"      {summary.text}")
-        if not found[each.name]:
-            click.echo("  (none is installed)")
+            say(f"  {ref.full_name}({options}){'  (default)' if summary.is_default else ''}{origin}")
+            say(f"      {summary.text}")
+        if not by_kind[each.name]:
+            say("  (none is installed)")
     for name, reason in sorted(registry.kept_out.items()):
-        click.echo(f"{name} is left out: {reason}")
+        say(f"{name} is left out: {reason}")
     for problem in registry.problems:
-        click.echo(f"diffbench: {problem.message}", err=True)
+        say(f"diffbench: {problem.message}", err=True)

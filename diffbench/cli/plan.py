@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
@@ -10,63 +9,76 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffbench.cli.common import JSON, make_plan, matrix_options
+from diffbench.cli.output import say, say_data
 
 if TYPE_CHECKING:
-    from diffbench.estimate import Estimate
-    from diffbench.history import History, Stale
-    from diffbench.planning import Plan, Stage
-    from diffbench.store import Store
+    from diffbench.planning.estimate import Estimate
+    from diffbench.planning.history import History, Stale
+    from diffbench.planning.plan import Plan
+    from diffbench.planning.stage import Stage
+    from diffbench.store.artefacts import Store
 
 MOST_LINES = 12                       # of one sort, for people; --json lists all
 
 
 @click.command()
 @matrix_options
-@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once, for the estimate of time; as `run` would choose unless told otherwise.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once, for the estimate of time; as `run` would "
+                                                         "choose unless told otherwise.")
 @JSON
 def command(as_json: bool, jobs: int | None, **asked: Any) -> None:
-    """Show what a run of MATRIX would do: cells, shared stages, what the store holds already, what is skipped and why, how long it takes."""
-    from diffbench.store import Store
+    """Show what a run of MATRIX would do: cells, shared stages, what the store holds already, what is skipped and why,
+    how long it takes.
+    """
+    from diffbench.store.artefacts import Store
 
     plan, store = make_plan(**asked), Store.default()
     done = {key for key, stage in plan.needed().items() if store.is_published(stage.name, key)}
     history, estimated = estimated_time(plan, store, done, jobs)
     stale = stale_stages(plan, done, history)
     if as_json:
-        click.echo(json.dumps(as_data(plan, done, estimated, stale)))
+        say_data(as_data(plan, done, estimated, stale))
         return
     for line in (*plan_lines(plan, done, estimated), *stale_lines(stale), *training_lines(plan, done)):
-        click.echo(line)
+        say(line)
 
 
 def estimated_time(plan: Plan, store: Store, done: Collection[str], jobs: int | None) -> tuple[History, Estimate]:
-    """What the store remembers of stages on this machine, and the time of what is left as the local launcher would run it."""
-    from diffbench.estimate import estimate, history_of
+    """History of stages on this machine that the store holds, and the time of what is left as the local launcher would
+    run it.
+    """
     from diffbench.launchers.local import LocalLauncher
+    from diffbench.planning.estimate import estimate, history_of
 
     capacity = LocalLauncher().capacity(plan.device.partition(":")[0], plan.most_at_once(), jobs)
-    history = history_of(plan, store, capacity)
+    history = history_of(plan, store, capacity.threads)
     return history, estimate(plan, done, history, capacity.slots)
 
 
 def stale_stages(plan: Plan, done: Collection[str], history: History) -> list[tuple[Stage, Stale]]:
-    """Stages done before something they are made of changed; not those that must be done again only because a parent is."""
-    waiting = [s for key, s in plan.needed().items() if key not in done and all(parent in done for parent in s.parents.values())]
-    return [(stage, found) for stage in waiting if (found := history.stale(stage)) is not None]
+    """Stages done before something they are made of changed;
+    not those that must be done again only because a parent is.
+    """
+    waiting = [s for key, s in plan.needed().items() if key not in done
+               and all(parent in done for parent in s.parents.values())]
+    return [(stage, change) for stage in waiting if (change := history.stale(stage)) is not None]
 
 
 def as_data(plan: Plan, done: Collection[str], estimated: Estimate, stale: list[tuple[Stage, Stale]]) -> dict[str, Any]:
     """`diffbench plan --json`; its fields are described in docs/plan.md."""
     def seconds(key: str) -> list[float] | None:
-        found = estimated.stages.get(key)
-        return None if found is None else [found.seconds, found.low, found.high]
+        time = estimated.stages.get(key)
+        return None if time is None else [time.seconds, time.low, time.high]
     return plan.summary() | {
         "device": plan.device, "stages_done": len(done),
-        "seconds": list(estimated.seconds) if estimated.stages else None, "workers": estimated.workers, "earlier_stages": estimated.earlier,
+        "seconds": list(estimated.seconds) if estimated.stages else None, "workers": estimated.workers,
+        "earlier_stages": estimated.earlier,
         "stages_of_unknown_time": estimated.unknown,
-        "stale": [{"stage": s.name, "key": s.key, "before": found.key, "changed": list(found.changed)} for s, found in stale],
+        "stale": [{"stage": s.name, "key": s.key, "before": time.key, "changed": list(time.changed)}
+                  for s, time in stale],
         "listed_cells": [{"cell_id": p.cell_id, "skipped": p.skipped, "stages": p.stages} for p in plan.cells],
-        "listed_stages": {key: {"stage": s.name, "label": s.label, "parents": s.parents, "done": key in done, "seconds": seconds(key)}
+        "listed_stages": {key: {"stage": s.name, "label": s.label, "parents": s.parents, "done": key in done,
+                                "seconds": seconds(key)}
                           for key, s in plan.needed().items()},
     }
 
@@ -76,25 +88,33 @@ def plan_lines(plan: Plan, done: Collection[str], estimated: Estimate | None) ->
     summary = plan.summary()
     stages = summary["stages"]
     lines = [f"{plan.matrix.name}: {summary['cells']:,} cells, {sum(stages.values()):,} stages on {plan.device}"
-             + (f", {len(done):,} of them in the store already" if done else "") + f" ({', '.join(f'{n:,} {name}' for name, n in stages.items())})"]
+             + (f", {len(done):,} of them in the store already" if done else "")
+             + f" ({', '.join(f'{n:,} {name}' for name, n in stages.items())})"]
+    lines += _capped([f"  {names}: {classes}" for names, classes in summary["classes"].items()], "data sets")
     steps, alone = summary["train_steps"], summary["train_steps_if_every_cell_were_trained_alone"]
     if alone > steps:
-        lines.append(f"  {steps:,} training steps instead of {alone:,}: cells that differ only in sampling share a training")
+        lines.append(f"  {steps:,} training steps instead of {alone:,}: cells that differ only in sampling share a "
+                     "training")
     nfe, nfe_alone = summary["nfe"], summary["nfe_if_every_cell_were_sampled_alone"]
-    lines.append(f"  {nfe:,} network evaluations to sample" + (f" instead of {nfe_alone:,}: equal cells are sampled once" if nfe_alone > nfe else ""))
+    lines.append(f"  {nfe:,} network evaluations to sample" + (
+        f" instead of {nfe_alone:,}: equal cells are sampled once" if nfe_alone > nfe else ""))
     if estimated is not None:                             # other launchers run on machines that nothing is known of
         lines.append(f"  {estimated.line()}")
-    lines += _capped([f"  equal cells, sampled once: {', '.join(ids)}" for ids in summary["equal_cells"]], "groups of equal cells")
+    lines += _capped([f"  equal cells, sampled once: {', '.join(ids)}" for ids in summary["equal_cells"]],
+                     "groups of equal cells")
     lines += _capped([f"  excluded: {e['count']:,} cells: {e['why']}" for e in summary["excluded"]], "rules")
-    lines += _capped([f"  skipped: {count:,} cells: {reason}" for reason, count in summary["skipped_because"].items()], "reasons to skip cells")
+    lines += _capped([f"  skipped: {count:,} cells: {reason}" for reason, count in summary["skipped_because"].items()],
+                     "reasons to skip cells")
     return lines + _capped([f"  note: {note}" for note in summary["notes"]], "notes")
 
 
 def stale_lines(stale: list[tuple[Stage, Stale]]) -> Iterable[str]:
     """'stale: 3 train stages will be done again, with what depends on them: backbone unet changed'."""
-    counts = Counter((stage.name, ", ".join(found.changed)) for stage, found in stale)
-    return _capped([f"  stale: {count:,} {name} stage{'s' if count > 1 else ''} will be done again, with what depends on "
-                    f"{'them' if count > 1 else 'it'}: {changed} changed" for (name, changed), count in counts.items()], "sorts of stale stages")
+    counts = Counter((stage.name, ", ".join(change.changed)) for stage, change in stale)
+    return _capped(
+        [f"  stale: {count:,} {name} stage{'s' if count > 1 else ''} will be done again, with what depends on "
+         f"{'them' if count > 1 else 'it'}: {changed} changed" for (name, changed), count in counts.items()],
+        "sorts of stale stages")
 
 
 def training_lines(plan: Plan, done: Collection[str]) -> list[str]:
@@ -104,14 +124,15 @@ def training_lines(plan: Plan, done: Collection[str]) -> list[str]:
     for key in users:
         groups.setdefault(plan.stages[key].label.rpartition(", seed ")[0], []).append(key)
     lines = []
-    for shown, keys in groups.items():
+    for training, keys in groups.items():
         ready = sum(key in done for key in keys)
         seeds = plan.stages[keys[0]].label.rpartition(", ")[2] if len(keys) == 1 else f"{len(keys)} trainings"
-        lines.append(f"  train {'(done) ' if ready == len(keys) else f'({ready} done) ' if ready else ''}{shown}, {seeds}: "
-                     f"{sum(users[key] for key in keys):,} cells")
+        lines.append(f"  train {'(done) ' if ready == len(keys) else f'({ready} done) ' if ready else ''}{training}, "
+                     f"{seeds}: {sum(users[key] for key in keys):,} cells")
     return _capped(lines, "sorts of trainings")
 
 
 def _capped(lines: list[str], what: str) -> list[str]:
     """The first lines, and how many more there are."""
-    return lines if len(lines) <= MOST_LINES else [*lines[:MOST_LINES], f"  and {len(lines) - MOST_LINES:,} more {what}; --json lists all"]
+    return lines if len(lines) <= MOST_LINES else [*lines[:MOST_LINES],
+                                                   f"  and {len(lines) - MOST_LINES:,} more {what}; --json lists all"]

@@ -8,61 +8,72 @@ from typing import Any
 
 import click
 
-from diffbench import interrupts
 from diffbench.cli import completing
-from diffbench.cli.common import make_plan, matrix_options
+from diffbench.cli.common import UserPath, make_plan, matrix_options
+from diffbench.cli.output import say
+from diffbench.process import interrupts
 
 
 @click.command()
 @matrix_options
-@click.option("--out", type=click.Path(file_okay=False), help="Folder of the results; runs/NAME unless told otherwise.")
-@click.option("--launcher", default="local", show_default=True, metavar="local|ray[://HOST:PORT]|slurm[:PARTITION]", help="Where workers run.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; otherwise as many as there are cores, or GPUs. More jobs than GPUs share them.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; otherwise the cores are divided among the workers.")
+@click.option("--out", type=UserPath(file_okay=False), help="Folder of the results; runs/NAME unless told otherwise.")
+@click.option("--launcher", default="local", show_default=True, metavar="local|ray[://HOST:PORT]|slurm[:PARTITION]",
+              help="Where workers run.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Workers at once; otherwise as many as there are cores, or "
+                                                         "GPUs. More jobs than GPUs share them.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; otherwise the cores are "
+                                                            "divided among the workers.")
 @click.option("--wait", is_flag=True, help="Where another run writes to the same folder, wait for it to end.")
 @click.option("--tracker", "trackers", multiple=True, metavar="NAME", shell_complete=completing.trackers,
               help="Also tell this tracker, such as tensorboard, what happens.")
-def command(out: str | None, launcher: str, jobs: int | None, threads: int | None, wait: bool, trackers: tuple[str, ...], plugins: tuple[str, ...],
+def command(out: str | None, launcher: str, jobs: int | None, threads: int | None, wait: bool,
+            trackers: tuple[str, ...], plugins: tuple[str, ...],
             smoke: bool, **asked: Any) -> int:
     """Train and sample every combination in MATRIX and write FID and throughput tables.
 
-    Typing the same line again goes on where it stopped. Exit codes: 0 every cell is ok or skipped, 1 some cell failed (the
-    rest is there), 2 the request was wrong and nothing was run, 130 Ctrl-C, 143 SIGTERM.
+    Typing the same line again goes on where it stopped. Exit codes: 0 every cell is ok or skipped, 1 some cell failed
+    (the rest is there), 2 the request was wrong and nothing was run, 130 Ctrl-C, 143 SIGTERM.
     """
-    from diffbench import api, time_left, tracking
+    from diffbench.api import running
     from diffbench.cli.display import Display
     from diffbench.cli.plan import estimated_time, plan_lines
-    from diffbench.event_logs import Logs
+    from diffbench.registry import offered
+    from diffbench.watching import time_left
+    from diffbench.watching.reading import Logs
 
-    for name in trackers:                                 # a plan may take a while; a misspelt name need not wait for it
-        tracking.find(name)
+    # a plan may take a while; a misspelt name need not wait for it
+    for name in trackers:
+        offered.find("tracker", name)
     plan = make_plan(plugins=plugins, smoke=smoke, **asked)
-    earlier = time_left.earlier(event for _, event in Logs(api.run_folder(plan, out, smoke)).read())
+    earlier = time_left.earlier(event for _, event in Logs(running.run_folder(plan, out, smoke)).read())
     display = Display(plan.needed(), plan.matrix.name, earlier)
 
     def ready(engine: Any) -> None:
         done = {key for key, outcome in engine.outcomes.items() if outcome.cached}
         estimated = estimated_time(plan, engine.store, done, jobs)[1] if launcher == "local" else None
         for line in plan_lines(plan, done, estimated):
-            click.echo(line)
+            say(line)
         display.begin()
 
     try:
-        finished = api.execute(plan, out=out, launcher=launcher, jobs=jobs, threads=threads, plugins=list(plugins), watchers=[display],
+        finished = running.execute(plan, out=out, launcher=launcher, jobs=jobs, threads=threads, plugins=list(plugins),
+                               watchers=[display],
                                smoke=smoke, on_ready=ready, wait=wait, trackers=trackers)
     except KeyboardInterrupt:
         display.end()
-        click.echo("interrupted: what was finished is kept; the same line again goes on from here", err=True)
+        say("interrupted: what was finished is kept; the same line again goes on from here", err=True)
         sys.exit(interrupts.exit_code())
     finally:
         display.end()
     counts = ", ".join(f"{n} {status}" for status, n in sorted(finished.counts.items()))
-    click.echo(f"{counts} ({finished.stages_run} stages run, {finished.stages_found} found done)")
+    say(f"{counts} ({finished.stages_run} stages run, {finished.stages_found} found done)")
     for name in ("fid.md", "throughput.md", "results.csv", "results.parquet", "samples"):
         if (finished.folder / name).exists():
-            click.echo(f"  {Path(finished.folder) / name}")
+            say(f"  {Path(finished.folder) / name}")
+    for problem in finished.not_written:
+        say(problem, err=True)
     if not finished.is_complete:
         for line in display.reasons():
-            click.echo(line, err=True)
+            say(line, err=True)
         sys.exit(1)
     sys.exit(0)

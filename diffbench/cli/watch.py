@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 import time
@@ -12,7 +11,8 @@ from typing import Any
 
 import click
 
-from diffbench.cli.common import JSON
+from diffbench.cli.common import JSON, UserPath
+from diffbench.cli.output import console, is_read, say, say_data
 from diffbench.errors import DiffbenchError
 
 LOOK_SECONDS = 0.5                    # between looks at the logs
@@ -21,29 +21,29 @@ FIRST_SECONDS = 10.0                  # how long a log may be empty at its begin
 
 
 @click.command()
-@click.argument("run", type=click.Path())
+@click.argument("run", type=UserPath())
 @click.option("--once", is_flag=True, help="Show the state once and end.")
 @JSON
 def command(run: str, once: bool, as_json: bool) -> None:
-    """Show the run in the folder RUN, such as runs/quickstart, while it goes on in other processes; ends when they have ended.
+    """Show the run in the folder RUN, such as runs/quickstart, while it goes on in other processes; ends when they have
+    ended.
 
-    With --json the state is a line of JSON, again whenever it has changed. Exit codes: 0 with --once, or where the run has finished
-    with every cell ok or skipped; 1 where some cell failed or the run ended without having finished; 2 there is no run in RUN.
+    With --json the state is a line of JSON, again whenever it has changed. Exit codes: 0 with --once, or where the run
+    has finished with every cell ok or skipped; 1 where some cell failed or the run ended without having finished; 2
+    there is no run in RUN.
     """
-    from rich.console import Console
-
     from diffbench.cli.display import Screen
-    from diffbench.cli.picture import picture, printable
+    from diffbench.cli.picture import picture
 
     watched = Watched(Path(run))
     watched.look()
-    screen = Screen(watched.state, Console())
+    screen = Screen(watched.state, console())
     if as_json:
         watched.as_lines(once)
     elif not once:
         screen.begin()
         try:
-            while watched.goes_on():
+            while watched.goes_on() and is_read():
                 time.sleep(LOOK_SECONDS)
                 with screen.lock:
                     new = watched.look()
@@ -53,75 +53,89 @@ def command(run: str, once: bool, as_json: bool) -> None:
                 screen.tick()
         except KeyboardInterrupt:
             screen.end()
-            click.echo("no longer watching; the run itself goes on", err=True)
+            say("no longer watching; the run itself goes on", err=True)
             sys.exit(130)
         finally:
             screen.end()
     if not as_json:
         screen.console.print(picture(watched.state, screen.console.width, height=None))
         for line in watched.sentences():
-            click.echo(printable(line))
+            say(line)
     sys.exit(0 if once or watched.is_well() else 1)
 
 
 class Watched:
-    """A run folder, seen from outside: its plan and its logs, read again at each look. Raises DiffbenchError where RUN is none."""
+    """A run folder, seen from outside: its plan and its logs, read again at each look.
+    Raises DiffbenchError where RUN is none.
+    """
 
     def __init__(self, folder: Path):
-        from diffbench.events import FOLDER
+        from diffbench.store.artefacts import Store
+        from diffbench.watching.event_log import FOLDER
 
         self.folder, self.start = folder, time.monotonic()
+        Store.default().found_again(folder)
         if not folder.is_dir():
-            raise DiffbenchError(f"{folder}: there is no such folder; name the folder of a run, such as runs/quickstart")
+            raise DiffbenchError(f"{folder}: there is no such folder; name the folder of a run, such as "
+                                 "runs/quickstart")
         if not (folder / "plan.json").is_file():
             raise DiffbenchError(f"{folder} is not the folder of a run: it holds no plan.json")
         if not any((folder / FOLDER).glob("*.jsonl")):
-            raise DiffbenchError(f"{folder} holds no {FOLDER}/*.jsonl to watch: its run has not begun yet, or was made by a version that wrote none")
+            raise DiffbenchError(f"{folder} holds no {FOLDER}/*.jsonl to watch: its run has not begun yet, or was made "
+                                 "by a version that wrote none")
         self._begin()
 
     def look(self) -> list[dict[str, Any]]:
-        """Takes in what is new, and finds out which writers are gone. The new events; none where the whole log was read anew."""
+        """Takes in what is new, and finds out which writers are gone. The new events;
+        none where the whole log was read anew.
+        """
         if self._stamp() != self.stamp:                   # another run has planned anew
             self._begin()
         if self.is_first:
             self._read()
             self.is_first = False
-        suspects = [name for name, writer in self.state.writers.items() if writer.status == "running" and not self._lives(name)]
-        new = self._read()                                # after that: one that ended well has said so before it let go of its log
+        suspects = [name for name, writer in self.state.writers.items() if writer.status == "running"
+                    and not self._lives(name)]
+        # after that: one that ended well has said so before it let go of its log
+        new = self._read()
         for name in suspects:
             if self.state.writers[name].status == "running":
                 self.state.lose(name)
         return new
 
     def sentences(self) -> list[str]:
-        """How the run stands, what to do about it, and what could not be read."""
+        """Sentences about the state of the run, what to do about it, and what could not be read."""
         from diffbench.cli.picture import ago
 
         state = self.state
         ended = {name for name, writer in state.writers.items() if writer.status != "running"}
-        said = self.logs.damage(ended)
+        lines = self.logs.damage(ended)
         if state.latest is None:
-            return said + ["nothing readable was written of this run yet"]
+            return lines + ["nothing readable was written of this run yet"]
         writer, silence = state.writers[state.latest], ago(state.silence(state.latest))
         who, again = f"pid {writer.pid} on {writer.host}", "typing its line again goes on from here"
         if writer.status == "finished":
-            return said + [f"finished {silence} ago: " + ", ".join(f"{n} {status}" for status, n in sorted(writer.counts.items()))]
+            return lines + [f"finished {silence} ago: " + ", ".join(f"{n} {status}"
+                                                                    for status, n in sorted(writer.counts.items()))]
         if writer.status == "interrupted":
-            return said + [f"interrupted {silence} ago; {again}"]
+            return lines + [f"interrupted {silence} ago; {again}"]
         if writer.status == "failed":
-            return said + [f"the run itself failed {silence} ago: {writer.reason}; {again}"]
+            return lines + [f"the run itself failed {silence} ago: {writer.reason}; {again}"]
         if writer.status == "gone":
-            return said + [f"the process of the run ({who}) is gone without having finished: last sign of life {silence} ago; {again}"]
-        return said + [f"running ({who})"]
+            return lines + [f"the process of the run ({who}) is gone without having finished: last sign of life "
+                            f"{silence} ago; {again}"]
+        return lines + [f"running ({who})"]
 
     def goes_on(self) -> bool:
         """Whether there is more to come: some run runs, or has only just made its log."""
-        return self.state.status == "running" or (self.state.status == "waiting" and time.monotonic() - self.start < FIRST_SECONDS)
+        return self.state.status == "running" or (self.state.status == "waiting"
+                                                  and time.monotonic() - self.start < FIRST_SECONDS)
 
     def is_well(self) -> bool:
         """Whether the latest run finished with every cell ok or skipped."""
         latest = self.state.latest
-        return latest is not None and self.state.status == "finished" and set(self.state.writers[latest].counts) <= {"ok", "skipped"}
+        return (latest is not None and self.state.status == "finished"
+                and set(self.state.writers[latest].counts) <= {"ok", "skipped"})
 
     def as_lines(self, once: bool) -> None:
         """The state as lines of JSON on standard output, each time something was written."""
@@ -130,28 +144,28 @@ class Watched:
             now = (self.heard, self.state.status)
             if now != seen:
                 seen = now
-                click.echo(json.dumps(self.state.as_json() | {"said": self.sentences()}))
-            if once or not self.goes_on():
+                from diffbench.watching.state_as_json import as_json
+
+                say_data(as_json(self.state) | {"said": self.sentences()})
+            if once or not self.goes_on() or not is_read():
                 return
             time.sleep(JSON_SECONDS)
             self.look()
 
     def _begin(self) -> None:
-        from diffbench.event_logs import Logs
-        from diffbench.watching import RunState
+        from diffbench.results.folder import RunFolder
+        from diffbench.watching.reading import Logs
+        from diffbench.watching.run_state import RunState
 
         self.stamp, self.logs, self.heard, self.is_first = self._stamp(), Logs(self.folder), 0, True
-        try:
-            self.state = RunState(json.loads((self.folder / "plan.json").read_bytes())["stages"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DiffbenchError(f"{self.folder / 'plan.json'} is not the plan of a run: {type(error).__name__}: {error}") from None
+        self.state = RunState(RunFolder(self.folder).stages())
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
-            found = (self.folder / "plan.json").stat()
+            about = (self.folder / "plan.json").stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ino
+        return about.st_mtime_ns, about.st_ino
 
     def _read(self) -> list[dict[str, Any]]:
         new = self.logs.read()
@@ -162,8 +176,8 @@ class Watched:
 
     def _lives(self, name: str) -> bool:
         """Whether a writer is there: on this machine its hold on its log tells, elsewhere its last line is not old."""
-        from diffbench.event_logs import is_held
-        from diffbench.events import ALIVE_SECONDS
+        from diffbench.watching.event_log import ALIVE_SECONDS
+        from diffbench.watching.reading import is_held
 
         writer = self.state.writers[name]
         if writer.is_locked and writer.host == socket.gethostname():
@@ -174,6 +188,7 @@ class Watched:
 def _age(time: str) -> float:
     """Seconds since a wall-clock time; 0 where the clock was set back since."""
     try:
-        return max(0.0, (datetime.now(timezone.utc) - datetime.fromisoformat(time.replace("Z", "+00:00"))).total_seconds())
+        return max(
+            0.0, (datetime.now(timezone.utc) - datetime.fromisoformat(time.replace("Z", "+00:00"))).total_seconds())
     except (ValueError, TypeError):
         return 0.0

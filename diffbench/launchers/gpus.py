@@ -1,4 +1,4 @@
-"""The GPUs of one machine, given out whole or in shares."""
+"""The GPUs of one machine, given to workers whole or in shares. Used by `local`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ ROUNDING = 1e-6                       # three thirds are a whole
 
 
 def visible_gpus(device: str = "cuda") -> list[str]:
-    """What CUDA_VISIBLE_DEVICES has to be to name each GPU this process may use: of "cuda" all, of "cuda:N" the N-th alone.
+    """The values of CUDA_VISIBLE_DEVICES that name each GPU this process may use: all of "cuda", the N-th of "cuda:N".
 
-    Where a cluster or a user has set that variable, the names are its own: numbers, GPU-... or MIG-...; CUDA ends its list at the
-    first that is not there. The GPUs are counted without starting CUDA.
+    Where a cluster or a user has set that variable, the names are its own: numbers, GPU-... or MIG-...; CUDA ends its
+    list at the first that is not there. The GPUs are counted without starting CUDA.
     """
     import torch
 
     count = torch.cuda.device_count()
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(n) for n in range(count)] if shown is None else [name.strip() for name in shown.split(",")][:count]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(n) for n in range(count)] if visible is None else [name.strip() for name in visible.split(",")][:count]
     _, _, index = device.partition(":")
     if not index:
         return names
@@ -30,13 +30,13 @@ def visible_gpus(device: str = "cuda") -> list[str]:
 
 
 class Gpus:
-    """Which share of each GPU is free."""
+    """The free share of each GPU."""
 
     def __init__(self, names: Iterable[str]):
         self.free = dict.fromkeys(names, 1.0)
 
     def take(self, share: float) -> list[str] | None:
-        """Names of GPUs for one worker, or None while they are not free: `share` whole ones, or the one with the most room for a part.
+        """Names of GPUs for one worker, or None while they are not free.
 
         Raises DiffbenchError for more than there are.
         """
@@ -44,7 +44,8 @@ class Gpus:
         if count > len(self.free):
             raise DiffbenchError(f"{count} GPUs are needed at once, and {len(self.free)} can be seen")
         part = min(share, 1.0)
-        names = sorted((n for n, free in self.free.items() if free >= part - ROUNDING), key=lambda n: -self.free[n])[:count]
+        names = sorted((n for n, free in self.free.items() if free >= part - ROUNDING), key=lambda n: -self.free[n])[
+            :count]
         if len(names) < count:
             return None
         for name in names:
@@ -52,6 +53,6 @@ class Gpus:
         return names
 
     def give_back(self, names: list[str], share: float) -> None:
-        """The worker that had them has ended."""
+        """Frees the GPUs of a worker that has ended."""
         for name in names:
             self.free[name] += min(share, 1.0)

@@ -1,4 +1,7 @@
-"""How processes end together: a worker with whoever started it, and all that a worker started with the worker."""
+"""Processes that end together: a worker with its driver, and all that a worker started with the worker.
+
+Used by launchers.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,39 @@ import ctypes
 import os
 import signal
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def end_with_parent(parent: int) -> None:
-    """The kernel kills this process when the thread that started it ends (Linux). Leaves at once where `parent` is no more."""
+    """Has the kernel kill this process when the thread that started it ends (Linux). Exits where `parent` has ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:                        # it ended before the kernel was asked
             os._exit(1)
 
 
+def adopt_orphans() -> None:
+    """Makes this process the parent of all below it whose parent ends (Linux), so that it finds them, daemons too."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_orphans(kept_pids: Iterable[int] = ()) -> None:
+    """Kills the children of this process but those in `kept_pids`, and all that these started."""
+    for pid in _by_parent()[os.getpid()]:
+        if pid not in kept_pids:
+            kill_tree(pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def end_with_pipe(descriptor: int) -> None:
-    """Has this process, and all it starts, killed when the other end of a pipe closes. To be called before anything large is imported.
+    """Kills this process and all it starts when the other end of a pipe closes. Called before large imports.
 
     A process of its own watches: a thread would wait for a stage that hangs in native code.
     """
@@ -39,29 +60,34 @@ def end_with_pipe(descriptor: int) -> None:
 
 
 def kill_tree(pid: int) -> None:
-    """Kills a worker that leads a group, what it started, and what those started, also outside the group; no error where it is gone."""
-    for one in set(_descendants(pid)) - {os.getpid()}:
+    """Kills a worker that leads a group, and all below it, also outside the group; no error where it is gone."""
+    for descendant in set(_descendants(pid)) - {os.getpid()}:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(one, signal.SIGKILL)
+            os.kill(descendant, signal.SIGKILL)
     kill_group(pid)
 
 
 def kill_group(pid: int) -> None:
-    """Kills what is left of the group that a worker led."""
+    """Kills the rest of the group that a worker led."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def _descendants(pid: int) -> list[int]:
-    """Processes below one, as /proc tells; none on systems without it."""
-    children: dict[int, list[int]] = {}
+    """The processes below one, from /proc; none on systems without it."""
+    children = _by_parent()
+    pids, waiting = [], [pid]
+    while waiting:
+        below = children[waiting.pop()]
+        pids += below
+        waiting += below
+    return pids
+
+
+def _by_parent() -> defaultdict[int, list[int]]:
+    """All process ids by the id of their parent."""
+    children = defaultdict(list)
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(status.parent.name))
-    found, waiting = [], [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
+            children[int(status.read_text().rpartition(")")[2].split()[1])].append(int(status.parent.name))
+    return children

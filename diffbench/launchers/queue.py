@@ -1,4 +1,4 @@
-"""Jobs that a launcher keeps back until there is room for them."""
+"""Queue of jobs that a launcher holds back until there is room. Used by `local` and `slurm`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from diffbench.launchers import Ended, Job
 
 
 class Queue:
-    """First come, first served; `gone` are jobs whose end nobody was told of yet."""
+    """A queue in order of submission. `ends` are ends that were not reported yet."""
 
     def __init__(self) -> None:
         self.jobs: deque[Job] = deque()
-        self.gone: list[Ended] = []
+        self.ends: list[Ended] = []
 
     def withdraw(self, id: str) -> bool:
-        """Takes a job out, which then counts as killed; False where it is not waiting."""
+        """Removes a job, which then counts as killed; False where it is not waiting."""
         job = next((job for job in self.jobs if job.id == id), None)
         if job is None:
             return False
         self.jobs.remove(job)
-        self.gone.append(Ended(id=id, code=-signal.SIGKILL))
+        self.ends.append(Ended(id=id, code=-signal.SIGKILL))
         return True
 
-    def take_gone(self) -> list[Ended]:
-        """What ended since this was last asked."""
-        gone, self.gone = self.gone, []
-        return gone
+    def take_ends(self) -> list[Ended]:
+        """The ends since the last call."""
+        ends, self.ends = self.ends, []
+        return ends

@@ -1,1 +1,1 @@
-"""What people look at: the FID and throughput tables, and the sample grids."""
+"""Reports of a run: tables, the page, exports, pictures."""

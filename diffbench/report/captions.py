@@ -1,4 +1,4 @@
-"""What a table of distances must say besides: how near its rows come to copies of the training images."""
+"""Paragraph of a table of distances: how near rows come to copies of training images. Used by fid.md, the page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pandas
 
 
 def copies(table: pandas.DataFrame) -> str:
-    """A paragraph for each data set: near copies and authenticity of its rows and of held-out real images; "" where nobody looked for copies."""
+    """A paragraph for each data set: near copies and authenticity of its rows and of held-out real images;
+    "" where nobody looked for copies.
+    """
     if "near_copy_share" not in table:
         return ""
     measured = table[table["near_copy_share"].notna()]
@@ -15,14 +17,16 @@ def copies(table: pandas.DataFrame) -> str:
 
 def _of(dataset: str, rows: pandas.DataFrame) -> str:
     real, real_authenticity = rows["near_copy_share_of_held_out"].iloc[0], rows["authenticity_of_held_out"].iloc[0]
-    said = (f"**Near copies of training images** are {_span(rows['near_copy_share'])} of a row's images, and {_percent(real)} of held-out real images of "
-            f"{dataset}; `authenticity` is {_span(rows['authenticity'])}, and {_percent(real_authenticity)} for those. ")
+    text = (f"**Near copies of training images** are {_span(rows['near_copy_share'])} of a row's images, and "
+            f"{_percent(real)} of held-out real images of {dataset}; `authenticity` is "
+            f"{_span(rows['authenticity'])}, and {_percent(real_authenticity)} for those. ")
     if "near_copy_share_low" not in rows:
-        return said + "Too few images for an interval."
+        return text + "Too few images for an interval."
     suspects = rows[rows["near_copy_share_low"] > real]
     if suspects.empty:
-        return said + "No row's 95 % interval lies above the held-out images."
-    return said + (f"**In {len(suspects)} of {len(rows)} rows the whole 95 % interval lies above the held-out images; of these the distance says little:** "
+        return text + "No row's 95 % interval lies above the held-out images."
+    return text + (f"**In {len(suspects)} of {len(rows)} rows the whole 95 % interval lies above the held-out images; "
+                   "of these the distance says little:** "
                    + ", ".join(f"`{cell_id}`" for cell_id in suspects["cell_id"]) + ".")
 
 

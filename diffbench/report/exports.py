@@ -1,186 +1,169 @@
-"""What a paper takes from a run: tables as Markdown and LaTeX, numbers as CSV and parquet, figures as SVG and PDF; and notebooks to go on in."""
+"""Exports of a run for papers: tables as Markdown and LaTeX, numbers as CSV and parquet, figures."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import io
-import json
 import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pandas
 
-from diffbench import results
-from diffbench.durable import make_folders
-from diffbench.errors import DiffbenchError, unknown_name
-from diffbench.report import cost, notebook_files, quality, tables
-from diffbench.report.layout import layout, named
+from diffbench.errors import DiffbenchError
+from diffbench.report import cost, notebook_files, quality, quality_text, tables, written_files
+from diffbench.report.layout import Key, in_words, named, with_nfe
 from diffbench.report.paper import Entry, Table
-from diffbench.report.reading import Run, Source
-from diffbench.store import Store, write_atomically
+from diffbench.report.reading import ReportedRun, Source
+from diffbench.report.written_files import Written
+from diffbench.results.frame import counted
+from diffbench.results.quantity import is_distance
+from diffbench.results.table_files import as_csv, as_parquet
+from diffbench.wording import unknown_name
 
 FORMATS = ("md", "latex", "csv", "parquet", "svg", "pdf")
 FOLDER = "exports"                    # in the folder of a run
-MODULES = ("figures.py", "paired.py", "pictures.py")      # what notebooks import, copied beside them
-TRAJECTORIES = 4                      # drawn for the notebook of samples
-
-
-@dataclass
-class Written:
-    """The files that were written, and what is not among them and why."""
-
-    files: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def write(run: str | Path | Source, formats: Sequence[str], out: str | Path | None = None) -> Written:
-    """Exports a folder of results, or what was read from several, into `out`, by default the (first) run's folder exports/.
+    """Exports a folder of results, or what was read from several, into `out`, by default the (first) run's folder
+    exports/.
 
     Raises DiffbenchError where it holds no results.
 
-    md, latex: a file for each column of quality, one of throughput, one of the cost of a network. csv, parquet: results, means and differences,
-    unrounded. svg, pdf: figures of the first column of quality.
+    md, latex: a file for each column of quality, one of throughput, one of the cost of a network. csv, parquet:
+    results, means and differences, unrounded. svg, pdf: figures of the first column of quality.
     """
     for name in formats:
         if name not in FORMATS:
             raise DiffbenchError(unknown_name("format", name, FORMATS))
-    read, done = Run(folder=Path(run)) if isinstance(run, str | Path) else run, Written()
+    read, done = ReportedRun(Path(run)) if isinstance(run, str | Path) else run, Written()
     folder = Path(out) if out is not None else read.folder / FOLDER
     files: dict[str, bytes] = {}
     for name in dict.fromkeys(formats):
         if name in ("md", "latex"):
-            made = tables_of(read)
-            files |= {f"{t.name}.tex": t.latex().encode() for t in made} if name == "latex" else {f"{t.name}.md": t.markdown().encode() for t in made}
+            exported = tables_of(read)
+            files |= ({f"{t.name}.tex": t.latex().encode() for t in exported} if name == "latex"
+                      else {f"{t.name}.md": t.markdown().encode() for t in exported})
         elif name in ("csv", "parquet"):
-            files |= {f"{kind}.{name}": _as_csv(frame) if name == "csv" else _as_parquet(frame) for kind, frame in _frames(read).items()}
+            encode = as_csv if name == "csv" else as_parquet
+            files |= {f"{kind}.{name}": encode(frame) for kind, frame in _frames(read).items()}
         else:
             files |= dict(_drawn(read, name, done.notes))
     if not files:
-        raise DiffbenchError(f"{run}: there is nothing to export yet: {'; '.join(done.notes) or 'no row has a measured value'}")
-    make_folders(folder)
-    for name, data in files.items():
-        write_atomically(folder / name, data)
-        done.files.append(folder / name)
+        raise DiffbenchError(f"{run}: there is nothing to export yet: "
+                             f"{'; '.join(done.notes) or 'no row has a measured value'}")
+    done.files += written_files.write(folder, files, is_ours=out is None)
     return done
-
-
-def notebooks() -> list[str]:
-    """The notebooks there are."""
-    return sorted(path.stem for path in notebook_files.folder().glob("*.ipynb"))
-
-
-def copy_notebook(name: str, run: str | Path) -> Written:
-    """Copies a notebook, its path filled in, and the modules it imports to the folder notebooks/ of a run.
-
-    run: a folder of results, or a results file. For `samples`, also draws trajectories of a few cells where the store has their weights. What lies
-    there already and is not the same is never written over: raises DiffbenchError.
-    """
-    if name not in notebooks():
-        raise DiffbenchError(unknown_name("notebook", name, notebooks()))
-    run, done = Path(run).resolve(), Written()
-    results.load(run)                                     # refused here where there is nothing to read
-    folder = (run if run.is_dir() else run.parent) / notebook_files.FOLDER
-    content = json.loads((notebook_files.folder() / f"{name}.ipynb").read_bytes())
-    cell = next(cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", []))
-    cell["source"] = [f"RESULTS = {str(run)!r}"]
-    files = {module: (notebook_files.folder() / module).read_bytes() for module in MODULES} | {
-        f"{name}.ipynb": (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()}
-    for file, data in files.items():
-        if (folder / file).exists() and (folder / file).read_bytes() != data:
-            raise DiffbenchError(f"{folder / file} is there already and is not the same, perhaps by your work: move it away to have it anew")
-    make_folders(folder)
-    for file, data in files.items():
-        write_atomically(folder / file, data)
-    done.files.append(folder / f"{name}.ipynb")
-    if name == "samples" and run.is_dir():
-        draw_trajectories(Run(folder=run), done)
-    return done
-
-
-def draw_trajectories(run: Run, done: Written) -> None:
-    """One cell of each scheduler, that of the best value in the lowest seed, as long as there are no more than four; where the store has their weights."""
-    from diffbench.registry import load_registry
-    from diffbench.report import trajectories
-
-    rows, sheets, stages, store = run.rows, run.sheets, run.stages(), Store.default()
-    if not sheets:
-        done.notes.append("no trajectories: no row has a measured value")
-        return
-    column, is_higher = sheets[0][0].column, sheets[0][0].better == "higher"
-    there = rows[(rows["status"] == "ok") & rows[column].notna()]
-    best = there[there["seed"] == there["seed"].min()].sort_values(column, ascending=not is_higher).drop_duplicates("scheduler")
-    for cell_id in best["cell_id"].head(TRAJECTORIES):
-        path, key = run.folder / "samples" / f"{cell_id}-trajectory.png", stages[cell_id]["sample"]
-        try:
-            trajectories.write(store, key, path, load_registry())
-        except (DiffbenchError, FileNotFoundError) as error:
-            done.notes.append(f"no trajectory of {cell_id}: {error}")
-        else:
-            done.files.append(path)
 
 
 def tables_of(run: Source) -> list[Table]:
     """Every table of a run: of each column of quality, of throughput, of what a network costs."""
-    found = [_of_quality(sheet, rows, i) for i, (sheet, rows) in enumerate(run.sheets)]
-    rows, asked = run.rows, run.layout
+    exported = [table for sheet, rows in run.sheets for table in _of_quality(sheet, rows)]
+    rows, asked_for = counted(run.rows), run.layout
     if rows["sample_images_per_second"].notna().any():
-        found += [_of_throughput(rows, asked.rows, asked.columns), _of_networks(rows)]
+        exported += [_of_throughput(rows, asked_for.rows, asked_for.columns), _of_networks(rows)]
     seen: dict[str, int] = {}
     unique = []
-    for table in found:                                   # rows that do not compare are on sheets of their own
+    for table in exported:                                   # rows that do not compare are on sheets of their own
         seen[table.name] = seen.get(table.name, 0) + 1
         again = f"{table.name}-{seen[table.name]}" if seen[table.name] > 1 else table.name
-        unique.append(Table(name=again, caption=table.caption, down=table.down, across=table.across, entries=table.entries))
+        unique.append(Table(name=again, caption=table.caption, down=table.down, across=table.across,
+                            entries=table.entries))
     return unique
 
 
-def _of_quality(sheet: quality.Sheet, rows: pandas.DataFrame, place: int) -> Table:
-    best = None if sheet.better is None or sheet.are_equal else quality.best_of(sheet.means, sheet.better)
-    entries = {key: Entry(value=m.value, low=m.low if not math.isnan(m.standard_error) else math.nan, high=m.high, is_best=key == best,
-                          mark="≈" if key in sheet.may_be_best else "") for key, m in sheet.means.items()}
+def _of_quality(sheet: quality.Sheet, rows: pandas.DataFrame) -> Iterator[Table]:
+    """The quantity that is ranked, with its own interval;
+    and the conventional value, where that is another one, as a table of its own.
+    """
+    entries = {
+        key: Entry(value=math.nan)
+        if (m := sheet.means.get(key)) is None
+        else Entry(
+            value=m.debiased,
+            low=m.low if not math.isnan(m.standard_error) else math.nan,
+            high=m.high,
+            is_best=key == sheet.best,
+            mark="≈" if key in sheet.may_be_best else "",
+        )
+        for key in sheet.configurations
+    }
     first = rows.iloc[0]
-    said = [f"{sheet.column}, {tables.BETTER[sheet.better][0]}: {first['dataset']}, {first['sample_count']} samples a row."]
+    of = f"{first['dataset']}, {first['sample_count']} samples a row."
+    sentences = [f"{sheet.quantity.name}, {tables.BETTER[sheet.better][0]}: {of}"]
     if all(m.design == "one" for m in sheet.means.values()):
-        said.append("One seed, and 95 % intervals over its samples")
+        sentences.append("One seed, and 95 % intervals over its samples")
     else:
-        said.append(f"Means over seeds, and 95 % intervals ({'; '.join(dict.fromkeys(m.basis for m in sheet.means.values()))})")
-    said[-1] += " of the value without the bias of finitely many samples." if rows.get(f"{sheet.column}_debiased") is not None else "."
-    if sheet.column.startswith("fd_"):
-        said.append(f"This is not FID: features of {first['extractor']} (weights {first['extractor_key']}).")
-    if best is not None:
-        said.append("Bold: the best." + (" ≈: cannot be told from it." if sheet.may_be_best else ""))
-    return Table(name=_file_name(sheet.column), caption=" ".join(said), down=sheet.down, across=sheet.across, entries=entries)
+        sentences.append("Means over seeds, and 95 % intervals "
+                         f"({'; '.join(dict.fromkeys(m.basis for m in sheet.means.values()))})")
+    sentences[-1] += ", of the value without the bias of finitely many samples." if sheet.quantity.is_debiased else "."
+    sentences += filter(None, [tables.caveat([sheet])])
+    if is_distance(sheet.column) and sheet.column != "fid":
+        sentences.append(f"This is not FID: features of {first['extractor']} (weights {first['extractor_key']}).")
+    if sheet.best is not None:
+        sentences.append("Bold: the best." + (" ≈: cannot be told from it." if sheet.may_be_best else ""))
+    sentences += quality_text.remarks(sheet)
+    yield _table(_file_name(sheet.column), " ".join(sentences).replace("`", ""), sheet, entries)
+    if sheet.conventional:
+        caption = f"{sheet.quantity.conventional}: {of} Its bias differs from row to row: it is not ranked."
+        yield _table(
+            f"{_file_name(sheet.column)}-conventional",
+            caption,
+            sheet,
+            {key: Entry(value=value) for key, value in sheet.conventional.items()},
+        )
+
+
+def _table(name: str, caption: str, sheet: quality.Sheet, entries: dict[Key, Entry]) -> Table:
+    with_evaluations, down, across = with_nfe(entries, sheet.down, sheet.across, sheet.nfe)
+    return Table(name=name, caption=caption, down=down, across=across, entries=with_evaluations)
 
 
 def _of_throughput(rows: pandas.DataFrame, down_asked: tuple[str, ...], across_asked: tuple[str, ...]) -> Table:
-    column = "sample_images_per_second"
-    down, across = layout(rows, down_asked, across_asked)
-    down = [*_of_runs(rows), *down]
-    timed = named(rows[rows[column].notna()], across + down).drop_duplicates(across + down)       # one timing serves all seeds
+    times = cost.timings(rows, down_asked, across_asked, apart=_of_runs(rows))
     ranks = "run" not in rows                             # figures of different machines do not compare
-    noisy = timed["sample_noisy"].fillna(False).astype(bool)
-    entries = {tuple(row[name] for name in across + down): Entry(value=row[column], low=row[f"{column}_low"], high=row[f"{column}_high"], form="{:.4g}",
-                                                                 is_best=ranks and row[column] == timed[column].max(), mark="†" if is_noisy else "")
-               for row, is_noisy in zip(timed.to_dict("records"), noisy, strict=True)}
-    sizes = ", ".join(str(size) for size in sorted(timed["throughput_batch_size"].dropna().unique()))
-    caption = (f"Images per second of whole sampler runs, higher is better, guidance included, in batches of {sizes}; in brackets the quartiles of repeated "
-               "laps." + (" †: the timing was noisy." if noisy.any() else ""))
-    return Table(name="throughput", caption=caption, down=down, across=across, entries=entries)
+    fastest = max(row[cost.RATE] for row in times.rows.values())
+    entries = {
+        key: Entry(
+            value=row[cost.RATE],
+            low=row[f"{cost.RATE}_low"],
+            high=row[f"{cost.RATE}_high"],
+            form="{:.4g}",
+            is_best=ranks and row[cost.RATE] == fastest,
+            mark=cost.mark(row, cost.RATE).strip(),
+        )
+        for key, row in times.rows.items()
+    }
+    sizes = ", ".join(str(size) for size in sorted(rows["throughput_batch_size"].dropna().unique()))
+    caption = (
+        f"Images per second of whole sampler runs, higher is better, guidance included, in batches of {sizes}; in "
+        "brackets the quartiles of repeated laps."
+        + (" †: the timing was noisy." if any(entry.mark for entry in entries.values()) else "")
+        + (f" {times.remark}" if times.remark else "")
+    )
+    with_evaluations, down, across = with_nfe(entries, times.down, times.across, times.nfe)
+    return Table(name="throughput", caption=caption, down=down, across=across, entries=with_evaluations)
 
 
 def _of_networks(rows: pandas.DataFrame) -> Table:
     measured = rows[rows["parameters"].notna()]
     naming = [*_of_runs(rows), "backbone", *(c for c in measured.columns if c.startswith("backbone."))]
-    shown = named(measured, naming)
-    entries = {(*key, title): Entry(value=value, form=form) for key, title, value, form in cost.network_numbers(shown, naming)}
-    return Table(name="networks", caption="Cost of a network; the median over the rows it was timed in.", down=["cost"], across=naming, entries=entries)
+    entries = {
+        (*number.key, number.title): Entry(
+            value=number.value, form=number.form, mark=cost.MARK.strip() if number.is_noisy else ""
+        )
+        for number in cost.network_numbers(named(measured, naming), naming)
+    }
+    caption = "Cost of a network; the median over the rows it was timed in." + (
+        " †: a timing was noisy." if any(e.mark for e in entries.values()) else ""
+    )
+    return Table(name="networks", caption=caption, down=["cost"], across=naming, entries=entries)
 
 
 def _of_runs(rows: pandas.DataFrame) -> list[str]:
@@ -191,38 +174,31 @@ def _of_runs(rows: pandas.DataFrame) -> list[str]:
 def _frames(run: Source) -> dict[str, pandas.DataFrame]:
     """results, and where something was measured means and differences."""
     means, differences = quality.as_frames([sheet for sheet, _ in run.sheets])
-    return {"results": run.rows} | {name: frame for name, frame in (("means", means), ("differences", differences)) if len(frame)}
-
-
-def _as_csv(frame: pandas.DataFrame) -> bytes:
-    return results.csv_of(frame) if "reason" in frame else frame.to_csv(index=False).encode()
-
-
-def _as_parquet(frame: pandas.DataFrame) -> bytes:
-    data = io.BytesIO()
-    frame.to_parquet(data, index=False, write_page_checksum=True)
-    return data.getvalue()
+    return {"results": run.rows} | {name: frame for name, frame in (("means", means), ("differences", differences))
+                                    if len(frame)}
 
 
 def _drawn(run: Source, kind: str, notes: list[str]) -> Iterator[tuple[str, bytes]]:
     """(file name, content) of each figure; a figure whose data were not measured is noted."""
-    figures = _figures()
+    figures, intervals = _figures(), notebook_files.module("intervals")
     matplotlib, paired = importlib.import_module("matplotlib"), importlib.import_module("paired")
     ranked = next((sheet for sheet, _ in run.sheets if sheet.better is not None), None)
     if ranked is None:
         notes.append("no figures: no column of quality that ranks was measured")
         return
-    rows, column, is_higher = run.rows, ranked.column, ranked.better == "higher"
-    wanted: dict[str, Callable[[], Any]] = {
+    rows, column, is_higher = in_words(run.rows), ranked.column, ranked.better == "higher"
+    drawings: dict[str, Callable[[], Any]] = {
         "quality_against_nfe": lambda: figures.quality_against_nfe(rows, column, is_higher),
         "quality_against_cost": lambda: figures.quality_against_cost(rows, column, is_higher),
-        "effects": lambda: figures.differences(paired.effects(rows, column), column, not is_higher),
-        "by_seed": lambda: figures.by_seed(rows, column, is_higher), "resolution": lambda: figures.resolution(rows, column, is_higher)}
+        "effects": lambda: intervals.differences(paired.effects(rows, column), not is_higher),
+        "by_seed": lambda: intervals.by_seed(rows, column, is_higher),
+        "resolution": lambda: intervals.resolution(rows, column, is_higher)}
     if "run" in rows:
-        del wanted["quality_against_cost"]
+        del drawings["quality_against_cost"]
         notes.append("no figure quality_against_cost: timings of different runs do not compare")
-    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "diffbench"}):        # TrueType, as publishers ask; the same bytes each time
-        for name, draw in wanted.items():
+    # TrueType, as publishers ask; the same bytes each time
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "diffbench"}):
+        for name, draw in drawings.items():
             try:
                 figure = draw()
             except figures.NothingToDraw as error:

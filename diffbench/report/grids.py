@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy
 from PIL import Image, PngImagePlugin
 
-from diffbench.store import Store, write_atomically
+from diffbench.results.grid_files import KEY, drawn_from
+from diffbench.store.artefacts import Store, write_atomically
 
 ROWS = 8
 COLUMNS_UNLABELLED = 10
-KEY = "diffbench sample"              # text inside the PNG file: the key of its samples,
-LINE = "diffbench line"               # the pixels from one line of images to the next,
+LINE = "diffbench line"               # text inside the PNG file: the pixels from one line of images to the next,
 FRAME_COUNT = "diffbench frames"      # and of a trajectory how many columns it has
 SMALLEST = 32                         # pixels an image is enlarged to at least, by a whole factor
 
@@ -23,26 +23,16 @@ def write(store: Store, sample_key: str, path: Path) -> None:
 
     The picture carries the key of its samples, so that one which is there already is not drawn again.
     """
-    from safetensors.numpy import load
-
     if drawn_from(path) == sample_key:
         return
-    tensors = load(store.read("sample", sample_key, "images.safetensors"))
+    tensors = {name: tensor.numpy() for name, tensor in store.read_tensors(
+        "sample", sample_key, "images.safetensors").items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    data, said = io.BytesIO(), PngImagePlugin.PngInfo()
-    said.add_text(KEY, sample_key)
-    said.add_text(LINE, str(_step(*tensors["images"].shape[2:])[1]))
-    Image.fromarray(grid(tensors["images"], tensors.get("labels"))).save(data, "PNG", pnginfo=said)
+    data, texts = io.BytesIO(), PngImagePlugin.PngInfo()
+    texts.add_text(KEY, sample_key)
+    texts.add_text(LINE, str(_step(*tensors["images"].shape[2:])[1]))
+    Image.fromarray(grid(tensors["images"], tensors.get("labels"))).save(data, "PNG", pnginfo=texts)
     write_atomically(path, data.getvalue())
-
-
-def drawn_from(path: Path) -> str | None:
-    """The key of the samples that a grid shows; None where there is no grid, or not one of ours."""
-    try:
-        with Image.open(path) as picture:
-            return picture.info.get(KEY)
-    except OSError:
-        return None
 
 
 def grid(images: numpy.ndarray, labels: numpy.ndarray | None) -> numpy.ndarray:
@@ -54,7 +44,8 @@ def grid(images: numpy.ndarray, labels: numpy.ndarray | None) -> numpy.ndarray:
         cells = [(i // columns, i % columns, i) for i in chosen]
     else:
         classes = numpy.unique(labels)[:COLUMNS_UNLABELLED * 2]
-        cells = [(row, column, i) for column, c in enumerate(classes) for row, i in enumerate(numpy.flatnonzero(labels == c)[:ROWS])]
+        cells = [(row, column, i) for column, c in enumerate(classes)
+                 for row, i in enumerate(numpy.flatnonzero(labels == c)[:ROWS])]
         columns = len(classes)
     rows = 1 + max(row for row, _, _ in cells)
     scale, step_y, step_x = _step(height, width)

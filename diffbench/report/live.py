@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from diffbench import results
 from diffbench.errors import DiffbenchError
-from diffbench.registry import load_registry
+from diffbench.registry.registry import load_registry
 from diffbench.report import page
-from diffbench.report.reading import Run
-from diffbench.store import Store
+from diffbench.report.reading import ReportedRun
+from diffbench.results import columns
+from diffbench.store.artefacts import Store
+from diffbench.wording import encoded, message_of
 
 ADDRESS = "127.0.0.1"
 HOST = re.compile(r"(localhost|127\.0\.0\.1)(:\d+)?")     # any other name led here by somebody's DNS
 ENDED = "finished.json"
+IDLE_SECONDS = 20                     # that a connection may be silent
 
 
 class Page:
@@ -33,10 +36,11 @@ class Page:
 
     def state(self) -> str:
         """A text that changes with every row; it begins with 'ended' where the run is over."""
-        rows = sorted((path.name, path.stat().st_mtime_ns) for path in (self.folder / results.RECORDS).glob("*.json"))
+        rows = sorted((path.name, path.stat().st_mtime_ns) for path in (self.folder / columns.RECORDS).glob("*.json"))
         end = self.folder / ENDED
         has_ended = end.is_file() and all(end.stat().st_mtime_ns >= changed for _, changed in rows)
-        return f"{'ended' if has_ended else 'running'} {len(rows)} {hashlib.sha256(repr(rows).encode()).hexdigest()[:16]}"
+        return (f"{'ended' if has_ended else 'running'} {len(rows)} "
+                f"{hashlib.sha256(repr(rows).encode()).hexdigest()[:16]}")
 
     def html(self) -> bytes:
         """The page, or one that says that there are no rows yet."""
@@ -47,18 +51,31 @@ class Page:
             return self._made[1]
 
     def _render(self) -> bytes:
-        run = Run(folder=self.folder)
-        return page.html(run, Store.default(), load_registry(self.plugins).report_sections(run.rows, self.folder), is_live=True).encode()
+        run = ReportedRun(self.folder)
+        sections = load_registry(self.plugins).report_sections(run.rows, self.folder)
+        return encoded(page.html(run, Store.default(), sections, is_live=True))
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each connection; one that the reader has closed, or lets wait, ends without a word."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def server(folder: Path, port: int, plugins: Iterable[str] = ()) -> ThreadingHTTPServer:
-    """A server that is not serving yet. Raises DiffbenchError where the folder is none of a run, or the port is taken."""
+    """A server that is not serving yet. Raises DiffbenchError where the folder is none of a run, or the port is taken.
+    """
     if not (folder / "plan.json").is_file():
-        raise DiffbenchError(f"{folder} is no folder of a run: there is no plan.json in it; name the folder that `diffbench run` writes to")
-    shown = Page(folder, plugins)
+        raise DiffbenchError(f"{folder} is no folder of a run: there is no plan.json in it; name the folder that "
+                             "`diffbench run` writes to")
+    page_of_run = Page(folder, plugins)
 
     class Handler(BaseHTTPRequestHandler):
         """GET and HEAD of two paths."""
+
+        timeout = IDLE_SECONDS
 
         def do_GET(self) -> None:
             self._answer(has_body=True)
@@ -67,31 +84,35 @@ def server(folder: Path, port: int, plugins: Iterable[str] = ()) -> ThreadingHTT
             self._answer(has_body=False)
 
         def _answer(self, has_body: bool) -> None:
+            kind, body = "text/plain", b""
             if not HOST.fullmatch(self.headers.get("Host", "")):
-                self.send_error(HTTPStatus.FORBIDDEN, "this page is served to this machine alone")
-                return
-            kind = {"/": "text/html", "/state": "text/plain"}.get(self.path)
-            if kind is None:
-                self.send_error(HTTPStatus.NOT_FOUND)
-                return
-            try:
-                body = shown.html() if self.path == "/" else shown.state().encode()
-            except (DiffbenchError, OSError) as error:    # such as a row that is being written, or a folder that is removed
-                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, str(error).splitlines()[0])
-                return
-            self.send_response(HTTPStatus.OK)
-            for name, value in (("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"),
-                                ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"), ("X-Frame-Options", "DENY")):
+                status, body = HTTPStatus.FORBIDDEN, b"this page is served to this machine alone"
+            elif self.path not in ("/", "/state"):
+                status, body = HTTPStatus.NOT_FOUND, b"there is / and /state"
+            else:
+                try:
+                    status, body = (HTTPStatus.OK, page_of_run.html() if self.path == "/"
+                                    else page_of_run.state().encode())
+                    kind = "text/html" if self.path == "/" else "text/plain"
+                except Exception as error:  # noqa: BLE001  such as a folder that is moved: asked again, it may be there
+                    status = HTTPStatus.SERVICE_UNAVAILABLE
+                    body = encoded(f"{type(error).__name__}: {message_of(error)}")
+            self.send_response(status)                    # what the body says may be no header: those are Latin-1
+            for name, value in (("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))),
+                                ("Cache-Control", "no-store"),
+                                ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"),
+                                ("X-Frame-Options", "DENY")):
                 self.send_header(name, value)
             self.end_headers()
             if has_body:
-                self.wfile.write(body)
+                with contextlib.suppress(ConnectionError):            # the reader went away
+                    self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: the terminal is the reader's."""
 
     try:
-        return ThreadingHTTPServer((ADDRESS, port), Handler)
+        return _Server((ADDRESS, port), Handler)
     except OSError as error:
         raise DiffbenchError(f"--port {port}: {error.strerror or error}; leave it out for a free one") from None
 

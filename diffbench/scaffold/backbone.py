@@ -13,9 +13,11 @@ from diffbench import Backbone, Io, Signals
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer(Backbone):
-    """A stack of residual 3x3 convolutions at full resolution; each is steered by the noise level and by the vector of the condition.
+    """A stack of residual 3x3 convolutions at full resolution; each is steered by the noise level and by the vector of
+    the condition.
 
-    It has the socket `vector` (filled by the conditioning `film`). A pair with a conditioning that fills another one is a skipped row.
+    It has the socket `vector` (filled by the conditioning `film`). A pair with a conditioning that fills another one is
+    a skipped row.
     """
 
     width: Annotated[int, Ge(4)] = 32                 # features per pixel

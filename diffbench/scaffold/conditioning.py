@@ -7,12 +7,13 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from diffbench import Conditioning, Io, Signals
+from diffbench import Condition, Conditioning, Io, Signals
 
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer(Conditioning):
-    """The label, one-hot of K + 1 (the last is no label), through one hidden layer to the vector that steers a backbone's blocks.
+    """The label, one-hot of K + 1 (the last is no label), through one hidden layer to the vector that steers a
+    backbone's blocks.
 
     It fills the socket `vector`. `cfg: {inner: newcomer, scale: 3}` wraps it for classifier-free guidance.
     """
@@ -39,9 +40,11 @@ class _LabelNetwork(nn.Module):
         self.classes = classes
         self.layers = nn.Sequential(nn.Linear(classes + 1, hidden), nn.SiLU(), nn.Linear(hidden, width))
 
-    def forward(self, cond: Tensor | None, drop: Tensor) -> Signals:
-        """cond: labels [B] or None; drop: bool [B], True where the condition is withheld, in training or for guidance."""
+    def forward(self, cond: Condition | None, drop: Tensor) -> Signals:
+        """cond: what is told about B samples, or None where nothing is;
+        drop: bool [B], True where the condition is withheld, in training or for guidance.
+        """
         null = torch.full(drop.shape, self.classes, device=drop.device)
-        label = null if cond is None else torch.where(drop, null, cond)                                  # [B]
+        label = null if cond is None else torch.where(drop, null, cond.label)                             # [B]
         one_hot = nn.functional.one_hot(label, self.classes + 1).to(self.layers[0].weight.dtype)         # [B, K + 1]
         return Signals(vector=self.layers(one_hot))                                                      # [B, D]

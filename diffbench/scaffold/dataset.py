@@ -10,14 +10,17 @@ from torch import Tensor
 
 from diffbench import Dataset, Split
 
-SPLITS = ("train", "train", "reference", "held_out")      # half of the images teach, a quarter is the reference, a quarter is seen by nobody
+# half of the images teach, a quarter is the reference, a quarter is seen by nobody
+SPLITS = ("train", "train", "reference", "held_out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer(Dataset):
-    """All white rectangles on black, size x size pixels, each once: (size (size + 1)/2)² images. Label 1: wider than high; 0: the others.
+    """All white rectangles on black, size x size pixels, each once: (size (size + 1)/2)² images. Label 1: wider than
+    high; 0: the others.
 
-    Rows a..b and columns c..d are white; the splits are dealt out by the numbers of the two intervals, so none is short of any shape.
+    Rows a..b and columns c..d are white; the splits are dealt out by the numbers of the two intervals, so none is short
+    of any shape.
     """
 
     size: Annotated[int, Interval(ge=4, le=16)] = 8       # height and width; 1,296 images of 8x8
@@ -47,7 +50,8 @@ class Newcomer(Dataset):
         images = (255 * (covers[rows, :, None] & covers[columns, None, :])).to(torch.uint8)[:, None]     # [I², 1, H, W]
         labels = (length[columns] > length[rows]).long()
         turn = (rows + columns) % len(SPLITS)
-        return {name: self._dealt(images, labels, torch.isin(turn, torch.tensor([i for i, n in enumerate(SPLITS) if n == name])))
+        return {name: self._dealt(images, labels, torch.isin(
+            turn, torch.tensor([i for i, n in enumerate(SPLITS) if n == name])))
                 for name in dict.fromkeys(SPLITS)}
 
     @staticmethod

@@ -14,15 +14,19 @@ from diffbench import Extractor, Progress, Split, silent
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer(Extractor):
-    """Mean and standard deviation of the pixels in each of cells x cells parts of each channel, in [0, 1]: d = 2 C cells².
+    """Mean and standard deviation of the pixels in each of cells x cells parts of each channel, in [0, 1]: d = 2 C
+    cells².
 
     Nothing is fitted. A distance on these features has the column `fd_newcomer`; the name `fid` is Inception's alone.
     """
 
     cells: Annotated[int, Ge(1)] = 4                  # parts along each edge; fewer where the image has fewer pixels
 
-    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float | str]]:
-        """(weights by name, facts about the fit): an extractor that learns does it here, once for all cells of a matrix."""
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[
+            dict[str, Tensor], dict[str, float | str]]:
+        """(weights by name, facts about the fit):
+        an extractor that learns does it here, once for all cells of a matrix.
+        """
         return {}, {}
 
     def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:

@@ -18,7 +18,8 @@ class Newcomer(NoiseSchedule):
     t: float64, any shape, in [0, 1]; 0 is data, 1 is noise. alpha, sigma: same shape, no unit.
     """
 
-    reach: Annotated[float, Interval(gt=0, lt=1)] = 0.97          # share of the quarter circle; at 1 nothing of the image would be left
+    reach: Annotated[float, Interval(gt=0, lt=1)] = 0.97  # share of the quarter circle; at 1 nothing of the image
+                                                          # would be left
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.cos(self._speed * t.double())

@@ -11,12 +11,14 @@ from diffbench import Noised, NoiseSchedule, Objective, Parameterization
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer(Objective):
-    """Mean over pixels of sqrt(d² + delta²) - delta, d = F - target: d²/(2 delta) where |d| is small, |d| - delta where it is large.
+    """Mean over pixels of sqrt(d² + delta²) - delta, d = F - target: d²/(2 delta) where |d| is small, |d| - delta where
+    it is large.
 
-    Times are uniform. Source: the pseudo-Huber loss; Song & Dhariwal 2023, arXiv:2310.14189, apply it to the norm of a whole image.
+    Times are uniform. Source: the pseudo-Huber loss; Song & Dhariwal 2023, arXiv:2310.14189, apply it to the norm of a
+    whole image.
     """
 
-    delta: Annotated[float, Gt(0)] = 0.1                          # where the square turns into the absolute value, in units of the target
+    delta: Annotated[float, Gt(0)] = 0.1  # where the square turns into the absolute value, in units of the target
 
     def times(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
         return schedule.snapped(1 - u)                            # in (0, 1], on the grid where the schedule has one

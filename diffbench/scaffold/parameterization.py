@@ -9,7 +9,8 @@ from diffbench import Level, Parameterization, Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer(Parameterization):
-    """F = eps - x_0, on every noise schedule; x0_hat = (x_t - sigma F)/(alpha + sigma), eps_hat = (x_t + alpha F)/(alpha + sigma).
+    """F = eps - x_0, on every noise schedule; x0_hat = (x_t - sigma F)/(alpha + sigma), eps_hat = (x_t + alpha
+    F)/(alpha + sigma).
 
     Defined at every level, for alpha + sigma is never 0. On `rectified_flow` it is the velocity dx_t/dt.
     """

@@ -12,10 +12,11 @@ from diffbench import Denoise, Noise, NoiseSchedule, Scheduler
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer(Scheduler):
-    """Explicit midpoint rule in the angle phi = atan(sigma/alpha), in which the probability flow is smooth at both ends.
+    """Explicit midpoint rule in the angle phi = atan(sigma/alpha), in which the probability flow is smooth at both
+    ends.
 
-    With r = sqrt(alpha² + sigma²) and y = x/r: dy/dphi = cos(phi) eps_hat - sin(phi) x0_hat. Two network evaluations per step; the last
-    step takes x0_hat itself, for eps is undefined at the clean level.
+    With r = sqrt(alpha² + sigma²) and y = x/r: dy/dphi = cos(phi) eps_hat - sin(phi) x0_hat. Two network evaluations
+    per step; the last step takes x0_hat itself, for eps is undefined at the clean level.
     """
 
     steps: Annotated[int, Ge(1)] = 20                 # network evaluations: two each, one for the last
@@ -25,8 +26,11 @@ class Newcomer(Scheduler):
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
-        """From t to s < t. The harness owns the loop, the clock, the noise and the counter; coefficients are floats on the host."""
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None,
+             noise: Noise) -> tuple[Tensor, None]:
+        """From t to s < t. The harness owns the loop, the clock, the noise and the counter;
+        coefficients are floats on the host.
+        """
         x0_hat, eps_hat, _ = denoise(x_t, t)                                    # [B, C, H, W] each
         if s == 0:
             return x0_hat, None

@@ -13,7 +13,9 @@ from diffbench import NoiseSchedule, Spacing
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer(Spacing):
-    """t_i = (1 - b)(1 - u) + b (1 + cos(pi u))/2, u = i/N, i = 0..N: equal steps at b = 0, Chebyshev's extrema at b = 1."""
+    """t_i = (1 - b)(1 - u) + b (1 + cos(pi u))/2, u = i/N, i = 0..N:
+    equal steps at b = 0, Chebyshev's extrema at b = 1.
+    """
 
     b: Annotated[float, Interval(ge=0, le=1)] = 0.5   # how much closer steps lie at both ends
 

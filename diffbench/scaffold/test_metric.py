@@ -15,6 +15,8 @@ def test_a_shift_of_the_features_is_found_squared():
 
     def seen(shift):
         images = torch.zeros(40, 1, 2, 2, dtype=torch.uint8)
-        return Evidence(images=images, labels=None, features=features + torch.tensor(shift, dtype=torch.float64), predicted=None)
-    found = Newcomer().measure(seen([0.0, 3.0, 4.0]), Real(reference=seen([0.0, 0.0, 0.0]), held_out=seen([0.0, 0.0, 0.0])))[""]
-    assert float(getattr(found, "value", found)) == pytest.approx(25.0)
+        return Evidence(images=images, labels=None, features=features + torch.tensor(shift, dtype=torch.float64),
+                        predicted=None)
+    score = Newcomer().measure(seen([0.0, 3.0, 4.0]), Real(reference=seen([0.0, 0.0, 0.0]),
+                                                           held_out=seen([0.0, 0.0, 0.0])))[""]
+    assert float(getattr(score, "value", score)) == pytest.approx(25.0)

@@ -5,7 +5,7 @@ import math
 from newcomer import Newcomer
 
 import diffbench
-from diffbench import sampling
+from diffbench.diffusion import sampling
 from diffbench.testing import conformance
 from diffbench.testing.oracles import GaussianData
 
@@ -24,6 +24,7 @@ def test_more_steps_come_nearer_to_the_exact_flow_of_gaussian_data():
         drawn = diffbench.sample(denoise, schedule, scheduler, x_T, spacing=spacing, seeds=range(8))
         assert drawn.nfe == 2 * steps - 1
         begin = schedule.at(float(spacing(schedule, steps)[0]))
-        gain = 0.5 / math.hypot(0.5 * begin.alpha, begin.sigma)                 # the flow of Gaussian data is x_0 = gain x_T
+        # the flow of Gaussian data is x_0 = gain x_T
+        gain = 0.5 / math.hypot(0.5 * begin.alpha, begin.sigma)
         return float((drawn.x_0 - gain * x_T).abs().max())
     assert error(40) < 0.3 * error(10) and error(40) < 0.02

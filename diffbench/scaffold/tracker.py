@@ -1,7 +1,8 @@
 """Follows a run: one line of losses.csv per report of a stage, one of rows.csv per cell, in the folder of the results.
 
-A tracker is a module of hooks. It is imported where a run asks for it, by `--tracker newcomer` or `run: {trackers: [newcomer]}`; an
-implementation takes those arguments of its hook that it needs. One that raises, or never returns, costs the run nothing.
+A tracker is a module of hooks. It is imported where a run asks for it, by `--tracker newcomer` or `run: {trackers:
+[newcomer]}`; an implementation takes those arguments of its hook that it needs. One that raises, or never returns,
+costs the run nothing.
 """
 
 import csv
@@ -14,7 +15,8 @@ from diffbench import hookimpl
 @hookimpl
 def diffbench_stage_progress(stage: Any, done: int, of: int, figures: dict[str, float], folder: Path) -> None:
     """done: training steps or images; figures: such as loss and images_per_second."""
-    _append(folder / "losses.csv", [stage.name, stage.label, done, of, *(f"{name}={value:g}" for name, value in figures.items())])
+    _append(folder / "losses.csv", [stage.name, stage.label, done, of,
+                                    *(f"{name}={value:g}" for name, value in figures.items())])
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""A plug-in file with one more stage, for the suite of launchers: `exercise` does what its task says, light enough to be done by the hundred.
+"""A plug-in file with one more kind of stage, `exercise`, which does a light task. Used by the suite of launchers.
 
 A loose file as any that is given with --plugin: it is run in the worker, and nowhere else.
 """
@@ -14,19 +14,22 @@ from pathlib import Path
 
 import torch
 
-from diffbench.context import Context
-from diffbench.stages import STAGES
+from diffbench.stages.context import Context
+from diffbench.store.stage_kinds import OF_FILES, StageKind
 
 PATIENCE = 300.0                      # seconds: nothing of this is meant to last, should the suite be killed
 
 
 def exercise(context: Context) -> dict[str, bytes]:
-    """Publishes what a worker sees of itself, after doing what the task says."""
-    task, begun = context.task, time.time()
-    parents = {role: context.store.read_json("exercise", key, "facts.json")["ended"] for role, key in context.parents.items()}
+    """Does what the task names, and publishes what the worker knows of itself."""
+    task, start = context.task, time.time()
+    parents = {role: context.store.read_json("exercise", key, "facts.json")["ended"]
+               for role, key in context.parents.items()}
     HOW[task["do"]](context)
-    facts = {"begun": begun, "ended": time.time(), "pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "threads": torch.get_num_threads(),
-             "openmp": os.environ.get("OMP_NUM_THREADS"), "parents": parents, "marked": os.environ.get("DIFFBENCH_MARK"), "folder": os.getcwd()}
+    facts = {"begun": start, "ended": time.time(), "pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+             "threads": torch.get_num_threads(),
+             "openmp": os.environ.get("OMP_NUM_THREADS"), "parents": parents,
+             "marked": os.environ.get("DIFFBENCH_MARK"), "folder": os.getcwd()}
     return {"facts.json": json.dumps(facts).encode()}
 
 
@@ -35,14 +38,14 @@ def _raise(context: Context) -> None:
 
 
 def _hang(context: Context) -> None:
-    """In native code and with children, one of which has left the group."""
+    """Hangs in native code, with two children, one of which has left the process group."""
     children = [subprocess.Popen(["sleep", str(PATIENCE)], start_new_session=leaves) for leaves in (False, True)]
     _note(context, [os.getpid(), *(child.pid for child in children)])
     ctypes.CDLL(None).sleep(int(PATIENCE))
 
 
 def _leak(context: Context) -> None:
-    """Leaves a child behind that holds on to the log."""
+    """Leaves a child behind that keeps the log open."""
     _note(context, [subprocess.Popen(["sleep", str(PATIENCE)]).pid])
 
 
@@ -56,7 +59,7 @@ def _speak(context: Context) -> None:
 
 
 def _wait(context: Context) -> None:
-    """Until a file is there."""
+    """Waits until a file exists."""
     _note(context, [os.getpid()])
     deadline = time.monotonic() + PATIENCE
     while not Path(context.task["file"]).exists() and time.monotonic() < deadline:
@@ -70,8 +73,10 @@ def _note(context: Context, pids: list[int]) -> None:
 
 
 HOW = {
-    "succeed": lambda context: time.sleep(context.task.get("seconds", 0.0)), "raise": _raise, "segfault": lambda context: ctypes.string_at(0),
-    "leave": lambda context: os._exit(0), "kill": lambda context: os.kill(os.getpid(), signal.SIGKILL), "hang": _hang, "leak": _leak,
+    "succeed": lambda context: time.sleep(context.task.get("seconds", 0.0)), "raise": _raise,
+    "segfault": lambda context: ctypes.string_at(0),
+    "leave": lambda context: os._exit(0), "kill": lambda context: os.kill(os.getpid(), signal.SIGKILL), "hang": _hang,
+    "leak": _leak,
     "speak": _speak, "wait": _wait,
 }
-STAGES["exercise"] = exercise
+OF_FILES.append(StageKind(name="exercise", does=f"{__name__}:exercise", version=1))

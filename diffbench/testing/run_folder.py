@@ -1,20 +1,22 @@
-"""The invariants of a folder of results: what must hold of it after any run, whatever happened to that run or to one before."""
+"""Check of a folder of results: what must hold after any run. Used by the tests of faults."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from diffbench.claims import Claims
-from diffbench.results import RECORDS, csv_of, load
-from diffbench.store import Damaged, Store
+from diffbench.results.columns import RECORDS
+from diffbench.results.folder import load
+from diffbench.results.table_files import as_csv
+from diffbench.store.artefacts import Damaged, Store
+from diffbench.store.claims import Claims
 
 
 def check_run_folder(folder: Path, store_root: Path) -> list[str]:
-    """What is wrong with a finished run, as sentences; an empty list where nothing is.
+    """The problems of a finished run, as sentences; an empty list where there are none.
 
-    Every cell of the plan has its record and no other has; rows that are ok have their artefacts, whole; results.csv is what the
-    records give, byte for byte; no temporary file is left, and no claim that holds anybody up.
+    Every cell of the plan has its record and no other has; rows that are ok have their artefacts, whole; results.csv is
+    what the records give, byte for byte; no temporary file is left, and no claim that holds anybody up.
     """
     store, problems = Store(store_root), []
     plan = json.loads((folder / "plan.json").read_bytes())
@@ -25,18 +27,18 @@ def check_run_folder(folder: Path, store_root: Path) -> list[str]:
     for cell_id, row in records.items():
         for role, key in planned.get(cell_id, {"stages": {}})["stages"].items():
             try:
-                there = store.check(plan["stages"][key]["name"], key)
+                is_stored = store.check(plan["stages"][key]["name"], key)
             except Damaged as error:
                 problems.append(f"cell {cell_id}: {error}")
                 continue
-            if row["status"] == "ok" and not there:
+            if row["status"] == "ok" and not is_stored:
                 problems.append(f"cell {cell_id} is ok, and its {role} is not in the store")
-    if (folder / "results.csv").read_bytes() != csv_of(load(folder)):
+    if (folder / "results.csv").read_bytes() != as_csv(load(folder)):
         problems.append("results.csv is not what the records give")
-    left = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
-    if left:
-        problems.append(f"left behind in the folder: {', '.join(sorted(left))}")
-    held = [path.name for path in (store.root / "claims").glob("[0-9a-f]*") if Claims().holder(path) is not None]
-    if held:
-        problems.append(f"claims are held after the end: {', '.join(held)}")
+    hidden_files = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
+    if hidden_files:
+        problems.append(f"left behind in the folder: {', '.join(sorted(hidden_files))}")
+    held_claims = [path.name for path in (store.root / "claims").glob("[0-9a-f]*") if Claims().holder(path) is not None]
+    if held_claims:
+        problems.append(f"claims are held after the end: {', '.join(held_claims)}")
     return problems

@@ -1,26 +1,29 @@
-"""Stand-ins for the rest of a cell while one component is checked: small images, a whole cell, grids that keep singular ends out."""
+"""Stand-ins for the rest of a cell while one component is checked: images, cells, grids. Used by all checks."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffbench.contracts import Component, NoiseSchedule, Scheduler, Spacing
-from diffbench.evaluation import Dataset
-from diffbench.matrix import Cell
-from diffbench.registry import HOME, Ref, Registry
-from diffbench.settings import Sample, Train
-from diffbench.specs import Reader
-from diffbench.values import Denoise, Noise, Split
+from diffbench.contracts.cell import Cell, component_kinds
+from diffbench.contracts.component import Component
+from diffbench.contracts.dataset import Dataset
+from diffbench.contracts.noise_schedule import NoiseSchedule
+from diffbench.contracts.sampler import Scheduler, Spacing
+from diffbench.contracts.settings import Sample, Train
+from diffbench.contracts.values import Denoise, Noise, Split
+from diffbench.matrix.reading import Reader
+from diffbench.registry.ref import HOME, Ref
+from diffbench.registry.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandInImages(Dataset):
-    """Grey 8x8 images of two classes, dark and bright, with a little noise; or, `by_image`, each with a 4x4 image as its condition."""
+    """Grey 8x8 images of two classes, dark and bright, with a little noise. `by_image`: conditions are 4x4 images."""
 
     by_image: bool = False            # the condition is a small image of the same brightness instead of the label
 
@@ -52,10 +55,11 @@ class StandInImages(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class Between(Spacing):
-    """Times from `start` to `end` that are not the ends of a schedule: for measuring an order of convergence.
+    """Times from `start` to `end`, inside the ends of a schedule, for measuring an order of convergence.
 
-    By default log(sigma/alpha) follows 3 u² - 2 u³: the first steps are so short that a multistep scheduler's start-up does not
-    count. `equal`: equal steps in t, for schedulers that take no others. `even`: equal steps in log(sigma/alpha).
+    By default log(sigma/alpha) follows 3 u² - 2 u³: the first steps are so short that a multistep scheduler's start-up
+    does not count. `equal`: equal steps in t, for schedulers that take no others. `even`: equal steps in
+    log(sigma/alpha).
     """
 
     start: float = 0.95               # first time
@@ -75,58 +79,60 @@ class Between(Spacing):
 
 @dataclass(frozen=True, kw_only=True)
 class OneCall(Scheduler):
-    """Takes any number of steps: for checking a grid, not a sampler."""
+    """A scheduler that accepts any number of steps, for checking a grid."""
 
     steps: int = 1
 
-    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None,
+             noise: Noise) -> tuple[Tensor, None]:
         return denoise(x_t, t).x0, None
 
 
 def examples(registry: Registry, kind: str, name: str) -> list[Component]:
-    """The configurations of a component that its class names in `examples`, read as a matrix would read them."""
+    """The configurations of a component that its class names in `examples`."""
     reader = Reader(registry)
-    made = [c for options in registry.component(kind, name).examples for c in reader.components(kind, {name: dict(options)}, ())]
+    components = [c for options in registry.component(kind, name).examples
+                  for c in reader.components(kind, {name: dict(options)}, ())]
     if reader.problems:
-        raise AssertionError(f"the examples of {kind} {name} cannot be made: " + "; ".join(problem.message for problem in reader.problems))
-    return made
+        raise AssertionError(f"the examples of {kind} {name} cannot be made: "
+                             + "; ".join(problem.message for problem in reader.problems))
+    return components
 
 
 def all_examples(registry: Registry, kind: str) -> list[Component]:
-    """Those of every registered component of a kind."""
+    """The examples of every registered component of a kind."""
     return [component for ref in registry.refs(kind) for component in examples(registry, kind, ref.full_name)]
 
 
 def surroundings(registry: Registry, ref: Ref) -> Registry:
-    """What a component is checked beside: the built-in ones and those of its own package. What else is installed must not change a verdict."""
+    """The components that one is checked with: the built-in ones and those of its own package, no others."""
     return registry.part(lambda other: other.distribution in (HOME, ref.distribution))
 
 
 def one_schedule_of_a_sort(registry: Registry) -> Registry:
-    """The registry with one noise schedule of each sort: on a grid or continuous, ending at zero SNR, at a little, or exploding."""
+    """The registry with one noise schedule of each sort: on a grid or not; zero, little or full signal at the end."""
     refs = registry.refs("noise_schedule")
     refs.sort(key=lambda ref: not ref.summary().is_default)
-    seen: set[tuple[bool, bool, bool]] = set()
-    chosen = []
+    seen_ends: set[tuple[bool, bool, bool]] = set()
+    chosen_refs = []
     for ref in refs:
-        ends = {(s.grid is None, s.at(1.0).alpha == 0, s.at(1.0).alpha == 1) for s in examples(registry, "noise_schedule", ref.full_name)}
-        if ends - seen:
-            seen |= ends
-            chosen.append(ref)
-    return registry.part(lambda ref: ref.kind != "noise_schedule" or ref in chosen)
+        ends = {(s.grid is None, s.at(1.0).alpha == 0, s.at(1.0).alpha == 1)
+                for s in examples(registry, "noise_schedule", ref.full_name)}
+        if ends - seen_ends:
+            seen_ends |= ends
+            chosen_refs.append(ref)
+    return registry.part(lambda ref: ref.kind != "noise_schedule" or ref in chosen_refs)
 
 
 def cell_with(registry: Registry, **parts: Any) -> Cell:
-    """A cell of these parts; what is not said is the default of its kind, on stand-in images."""
-    chosen: dict[str, Any] = {"dataset": StandInImages(), "train": Train(steps=0), "sample": Sample(count=2), "seed": 0} | parts
-    for f in fields(Cell):
-        if f.name not in chosen:
-            chosen[f.name] = _first(registry, f.name)
-    return Cell(**chosen)
+    """A cell of these parts, with the default of each other kind, on stand-in images."""
+    values: dict[str, Any] = {"dataset": StandInImages(), "train": Train(steps=0), "sample": Sample(count=2),
+                              "seed": 0} | parts
+    return Cell(**{kind: _first(registry, kind) for kind in component_kinds() if kind not in values} | values)
 
 
 def _first(registry: Registry, kind: str) -> Any:
-    """The default of a kind, or the first that can be made without options."""
+    """The default of a kind, or the first component that needs no options."""
     if any(ref.summary().is_default for ref in registry.refs(kind)):
         return registry.default(kind)
     return next(component for ref in registry.refs(kind) for component in examples(registry, kind, ref.full_name))

@@ -1,4 +1,6 @@
-"""The page of each component, made from the component: docstring, figure, options, claims, measured orders, presets, source."""
+"""The page of each component, made from the component:
+docstring, figure, options, claims, measured orders, presets, source.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +16,33 @@ from figures import built_in
 
 from diffbench import Registry
 from diffbench.cli.show import claims
-from diffbench.matrix import BLOCKS
-from diffbench.options import accepts, comments, half_of
-from diffbench.registry import Ref
+from diffbench.contracts.options import accepts, comments, half_of
+from diffbench.registry.ref import Ref
 
 ROOT = Path(__file__).resolve().parents[2]
-HALVES = {"training": "training", "sampling": "sampling only: cells that differ in it share one training", "measuring": "measuring",
+HALVES = {"training": "training", "sampling": "sampling only: cells that differ in it share one training",
+          "measuring": "measuring",
           "incidental": "nothing: it cannot change a result"}
 SEEN = {
     "noise_schedule": "This schedule against the others (grey), each with its defaults.",
-    "scheduler": "This scheduler against the others (grey), each with its defaults: how far the mean and standard deviation of x_0 are from the exact ones. "
-                 "Nothing is drawn, so there is no noise in the curve. One task says nothing of another: measure yours.",
+    "scheduler": "This scheduler against the others (grey), each with its defaults: how far the mean and standard "
+                 "deviation of x_0 are from the exact ones. "
+                 "Nothing is drawn, so there is no noise in the curve. One task says nothing of another: measure "
+                 "yours.",
     "spacing": "The times of this spacing and of the others (grey).",
     "parameterization": "What an error of the network's output F does to the two predictions, at each noise level.",
-    "objective": "Weight over time: the same error everywhere, under this loss and the others (grey), with epsilon and the default schedule.",
+    "objective": "Weight over time: the same error everywhere, under this loss and the others (grey), with epsilon and "
+                 "the default schedule.",
     "dataset": "The first forty images of the training split.",
 }
 
 
 def index(registry: Registry) -> str:
     """The page of all kinds."""
-    lines = ["# Components", "", "Each page is made from the component itself, so that what it says of options and claims is what the code does. "
-             "`diffbench list` and `diffbench show KIND NAME` say the same of what is installed, plug-ins included.", ""]
+    lines = ["# Components", "", "Each page is made from the component itself, so that what it says of options and "
+                                 "claims is what the code does. "
+             "`diffbench list` and `diffbench show KIND NAME` say the same of what is installed, plug-ins included.",
+             ""]
     lines += ["| kind | what it is | built in |", "|:--|:--|:--|"]
     for kind in registry.kinds.values():
         names = ", ".join(f"[`{ref.name}`]({kind.name}/{ref.name}.md)" for ref in built_in(registry, kind.name))
@@ -44,41 +51,40 @@ def index(registry: Registry) -> str:
 
 
 def kind_page(registry: Registry, kind: str) -> str:
-    """The page of one kind: its components, and what a component of this kind must do."""
-    base = registry.load(built_in(registry, kind)[0]).__mro__
-    contract = next(cls for cls in base if f"{cls.__module__}:{cls.__qualname__}" == registry.kinds[kind].base)
-    lines = [f"# {kind}", "", f"{registry.kinds[kind].summary[0].upper()}{registry.kinds[kind].summary[1:]}.", "", "| name | what it is |", "|:--|:--|"]
+    """The page of one kind: its components."""
+    lines = [f"# {kind}", "", f"{registry.kinds[kind].summary[0].upper()}{registry.kinds[kind].summary[1:]}.", "",
+             "| name | what it is |", "|:--|:--|"]
     for ref in built_in(registry, kind):
         first = typeset.line_of_text(ref.summary().text).replace("|", "&#124;")
         lines.append(f"| [`{ref.name}`]({ref.name}.md){' (default)' if ref.summary().is_default else ''} | {first} |")
-    lines += ["", "## The contract", "", typeset.docstring(inspect.getdoc(contract) or ""), "", "A component of this kind defines:", ""]
-    for name in sorted(contract.__abstractmethods__):
-        member = inspect.getattr_static(contract, name)
-        function = member.fget if isinstance(member, property) else member
-        signature = "" if isinstance(member, property) else str(inspect.signature(function))
-        lines += ["```python", f"{name}{signature}", "```", "", inspect.getdoc(function) or "", ""]
-    lines += [f"Your own: [a component in ten minutes](../../add-a-component.md). Checked by `diffbench check {kind}`."]
+    lines += ["", f"What a component of this kind must do: [its contract](../../reference/{kind}.md). Your own: "
+              "[a component in ten minutes](../../add-a-component.md). "
+              f"Checked by `diffbench check {kind}`."]
     return "\n".join(lines) + "\n"
 
 
 def page(registry: Registry, ref: Ref, has_figure: bool, orders: dict[str, list[tuple[str, str]]]) -> str:
     """The page of one component, as Markdown."""
     cls = registry.load(ref)
-    lines = [f"# {ref.name}", "", f"[{ref.kind}](index.md): {registry.kinds[ref.kind].summary}. " + _standing(ref, cls), "",
+    lines = [f"# {ref.name}", "", f"[{ref.kind}](index.md): {registry.kinds[ref.kind].summary}. " + _standing(ref, cls),
+             "",
              f'<div class="docstring">{typeset.docstring(inspect.getdoc(cls) or "")}</div>', ""]
     if has_figure:
         lines += [f"![{ref.kind} {ref.name}]({ref.name}.svg)", "", typeset.symbols(SEEN[ref.kind]), ""]
     lines += ["## Options", "", *options(registry, ref, cls), "", "```yaml", example(registry, ref, cls), "```", ""]
     lines += _claimed(ref, cls)
     if ref.name in orders and ref.kind == "scheduler":
-        lines += ["## Measured order of convergence", "", "| configuration | claimed | measured, over all noise schedules |", "|:--|--:|--:|"]
+        lines += ["## Measured order of convergence", "",
+                  "| configuration | claimed | measured, over all noise schedules |", "|:--|--:|--:|"]
         lines += [f"| `{name}` | {said} |" for name, said in orders[ref.name]]
         lines += ["", "The whole table and how it is measured: [measured orders](../../orders.md).", ""]
     if cls.presets:
         lines += ["## Presets", "", "| preset | options |", "|:--|:--|"]
-        lines += [f"| `{name}` | {cell(', '.join(f'{option} {value}' for option, value in chosen.items()))} |" for name, chosen in cls.presets.items()] + [""]
+        lines += [f"| `{name}` | {cell(', '.join(f'{option} {value}' for option, value in chosen.items()))} |"
+                  for name, chosen in cls.presets.items()] + [""]
     source = Path(inspect.getsourcefile(cls) or "")
-    lines += ["## Source", "", f"`{source.relative_to(ROOT) if source.is_relative_to(ROOT) else ref.target}`, whole:", "",
+    lines += ["## Source", "", f"`{source.relative_to(ROOT) if source.is_relative_to(ROOT) else ref.target}`, whole:",
+              "",
               "```python", source.read_text().rstrip(), "```", ""]
     return "\n".join(lines)
 
@@ -91,15 +97,18 @@ def options(registry: Registry, ref: Ref, cls: type) -> list[str]:
     lines = ["| option | accepts | default | meaning | affects |", "|:--|:--|:--|:--|:--|"]
     for option in fields(cls):
         default = "required" if option.default is MISSING else f"`{option.default!r}`"
-        lines.append(f"| `{option.name}` | {cell(accepts(cls, option.name))} | {default} | {cell(meaning[option.name])} | {HALVES[half_of(option, half)]} |")
+        lines.append(f"| `{option.name}` | {cell(accepts(cls, option.name))} | {default} | "
+                     f"{cell(meaning[option.name])} | {HALVES[half_of(option, half)]} |")
     return lines
 
 
 def example(registry: Registry, ref: Ref, cls: type) -> str:
     """How a matrix asks for it, with every option at its default."""
     given = {option.name: option.default for option in fields(cls) if option.default is not MISSING}
-    given |= {option.name: "digits" if option.name == "inner" else "PATH" for option in fields(cls) if option.default is MISSING}
-    said = ref.name if not given else f"{{{ref.name}: {{{', '.join(f'{name}: {_yaml(value)}' for name, value in given.items())}}}}}"
+    given |= {option.name: "digits" if option.name == "inner" else "PATH"
+              for option in fields(cls) if option.default is MISSING}
+    said = (ref.name if not given
+            else f"{{{ref.name}: {{{', '.join(f'{name}: {yaml(value)}' for name, value in given.items())}}}}}")
     return f"metrics: [{said}]" if ref.kind == "metric" else f"{ref.kind}: {said}"
 
 
@@ -133,7 +142,8 @@ def _claimed(ref: Ref, cls: type) -> list[str]:
     found = {**claims(cls, ref.kind), **_further(ref, cls())}
     if not found:
         return []
-    lines = ["## Claims", "", f"With its defaults; `diffbench check {ref.name}` tests them, and everything its kind promises.", ""]
+    lines = ["## Claims", "", f"With its defaults; `diffbench check {ref.name}` tests them, and everything its kind "
+                              "promises.", ""]
     return lines + [f"- {name}: {cell(str(value))}" for name, value in found.items()] + [""]
 
 
@@ -146,42 +156,13 @@ def _further(ref: Ref, made: Any) -> dict[str, Any]:
     return {}
 
 
-def _yaml(value: Any) -> str:
+def yaml(value: Any) -> str:
+    """A value as a matrix has it."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, tuple | list):
-        return "[" + ", ".join(_yaml(part) for part in value) + "]"
+        return "[" + ", ".join(yaml(part) for part in value) + "]"
     if hasattr(value, "component_name"):
         return str(value.component_name())
-    return html.unescape(f'"{value}"' if isinstance(value, str) and not re.fullmatch(r"[A-Za-z]\w*", value) else str(value))
-
-
-def matrix_page() -> str:
-    """Everything a matrix may say, its blocks read from their classes."""
-    lines = [MATRIX_HEAD]
-    for name, block in BLOCKS.items():
-        lines += [f"## {name}", "", typeset.docstring(inspect.getdoc(block) or ""), "", "| option | accepts | default | meaning |", "|:--|:--|:--|:--|"]
-        for option in fields(block):
-            lines.append(f"| `{option.name}` | {cell(accepts(block, option.name))} | `{_yaml(option.default)}` | {cell(comments(block)[option.name])} |")
-        lines.append("")
-    return "\n".join(lines) + "\n"
-
-
-MATRIX_HEAD = """# matrix.yaml
-
-| key | meaning |
-|:--|:--|
-| `diffbench` | version of the file's schema, 1 |
-| `name` | of the run and of its folder, `runs/<name>` |
-| `dataset` | [one](components/dataset/index.md), or several under `axes` |
-| `axes` | kind, `seed`, `train.<option>` or `sample.<option>` to a value or a list of them; cells are the product |
-| `together` | groups of axes that change in step instead of multiplying |
-| `exclude` | cells to leave out: any of the axes, and `why`; one that matches nothing is a mistake |
-| `include` | single cells outside the product, never excluded |
-| `extractor`, `metrics` | what judges: [extractors](components/extractor/index.md), [metrics](components/metric/index.md) |
-| `train`, `sample`, `throughput`, `run`, `report` | below |
-
-A component is its name, or its name and options: `ddim`, `ddim: {steps: 20}`. A list inside an option is a grid; for an option that itself is a list, a list of
-lists. `preset: NAME` stands for published options. YAML 1.2: `1e-4` is a number, a key may stand once, tags are refused. Every mistake is told at once, with
-line and column, before anything is trained; `--set train.steps=50`, `--only scheduler=ddim` and `--smoke` vary a run without editing.
-"""
+    return html.unescape(f'"{value}"' if isinstance(value, str) and not re.fullmatch(r"[A-Za-z]\w*", value)
+                         else str(value))

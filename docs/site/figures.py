@@ -1,4 +1,6 @@
-"""One figure for a component, against the others of its kind: SVG, drawn in well under a second from the component itself."""
+"""One figure for a component, against the others of its kind:
+SVG, drawn in well under a second from the component itself.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from diffbench import DataError, Level, Noised, Registry
-from diffbench.registry import HOME, Ref
+from diffbench.registry.ref import HOME, Ref
 from diffbench.testing.oracles import GaussianData, NotAffine, affine_map
 from diffbench.testing.stand_ins import examples
 
@@ -25,7 +27,8 @@ STEPS = (4, 6, 10, 16, 25, 40, 64, 100)
 STD, MEAN = 0.5, 0.3                  # of the Gaussian data that samplers are tried on
 QUIET = {"color": "0.8", "linewidth": 1}
 LOUD = {"color": "#3f51b5", "linewidth": 2}
-STYLE = {"svg.hashsalt": "diffbench", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE = {"svg.hashsalt": "diffbench", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
+         "axes.spines.right": False}
 
 
 def figure(registry: Registry, ref: Ref) -> bytes | None:
@@ -65,7 +68,8 @@ def scheduler(registry: Registry, ref: Ref) -> Any:
     drawn, axes = plt.subplots(figsize=(6, 3.2))
     for other, style in _others_first(registry, ref):
         points = _errors(registry, other)
-        axes.loglog([nfe for nfe, _ in points], [error for _, error in points], marker="o" if other == ref else None, markersize=4, **style)
+        axes.loglog([nfe for nfe, _ in points], [error for _, error in points], marker="o" if other == ref else None,
+                    markersize=4, **style)
     axes.set(xlabel="network evaluations", ylabel="error of mean and standard deviation",
              title=f"N({MEAN}, {STD}²) under the exact denoiser, default schedule and spacing")
     return drawn
@@ -73,7 +77,9 @@ def scheduler(registry: Registry, ref: Ref) -> Any:
 
 @functools.cache
 def _errors(registry: Registry, ref: Ref) -> list[tuple[int, float]]:
-    """(evaluations, distance of the mean and standard deviation of x_0 from the exact ones) for runs of several lengths; nothing is drawn."""
+    """(evaluations, distance of the mean and standard deviation of x_0 from the exact ones) for runs
+    of several lengths; nothing is drawn.
+    """
     data = GaussianData(schedule=registry.default("noise_schedule"), std=STD, mean=MEAN)
     spacing, made = registry.default("spacing"), registry.load(ref)()
     found = []
@@ -82,7 +88,8 @@ def _errors(registry: Registry, ref: Ref) -> list[tuple[int, float]]:
             continue
         longer = replace(made, steps=steps)
         try:
-            mean, variance = affine_map(longer, spacing, data).pushed(*data.marginal(float(spacing(data.schedule, steps)[0])))
+            mean, variance = affine_map(longer, spacing, data).pushed(
+                *data.marginal(float(spacing(data.schedule, steps)[0])))
         except NotAffine:
             return []
         found.append((longer.nfe(steps), ((mean - MEAN) ** 2 + (variance**0.5 - STD) ** 2) ** 0.5))
@@ -96,8 +103,10 @@ def spacing(registry: Registry, ref: Ref) -> Any:
         times = registry.load(other)()(schedule, 10)
         color = LOUD["color"] if other == ref else "0.7"
         left.plot(times, [row] * len(times), "o", color=color, markersize=4)
-        right.plot([schedule.nsr(float(t)) for t in times[:-1]], [row] * (len(times) - 1), "o", color=color, markersize=4)
-    left.set(xlabel="t", yticks=range(len(rows)), yticklabels=[other.name for other in rows], title="ten steps, default schedule")
+        right.plot([schedule.nsr(float(t)) for t in times[:-1]], [row] * (len(times) - 1), "o", color=color,
+                   markersize=4)
+    left.set(xlabel="t", yticks=range(len(rows)), yticklabels=[other.name for other in rows],
+             title="ten steps, default schedule")
     right.set(xlabel="σ/α", xscale="log", title="the same, without the clean end")
     return drawn
 
@@ -120,7 +129,8 @@ def objective(registry: Registry, ref: Ref) -> Any:
     schedule, parameterization = registry.default("noise_schedule"), registry.create("parameterization", "epsilon")
     t = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
     level = Level(*(part[:, None, None, None] for part in schedule.level(t)))
-    before = Level(*(part[:, None, None, None] for part in schedule.level((t - 1 / (schedule.grid or 1000)).clamp_min(0))))
+    before = Level(
+        *(part[:, None, None, None] for part in schedule.level((t - 1 / (schedule.grid or 1000)).clamp_min(0))))
     x_0, eps = torch.zeros(2, 99, 1, 1, 1, dtype=torch.float64)
     noised = Noised(x_0=x_0, eps=eps, x_t=level.alpha * x_0 + level.sigma * eps, level=level, previous=before)
     wrong = parameterization.target(x_0, eps, level) + 0.5
@@ -140,7 +150,8 @@ def dataset(registry: Registry, ref: Ref) -> Any:
     try:
         with _no_data_at_hand():
             images = made[0].load()["train"].images[:40]
-    except DataError:                                     # needs files that the site is built without: the page says where they belong
+    except DataError:
+        # needs files that the site is built without: the page says where they belong
         return None
     rows = images.unflatten(0, (4, 10)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)              # [4 H, 10 W, C]
     drawn, axes = plt.subplots(figsize=(6, 2.4))
@@ -150,7 +161,8 @@ def dataset(registry: Registry, ref: Ref) -> Any:
 
 
 DRAWN: dict[str, Callable[[Registry, Ref], Any]] = {
-    "noise_schedule": noise_schedule, "scheduler": scheduler, "spacing": spacing, "parameterization": parameterization, "objective": objective,
+    "noise_schedule": noise_schedule, "scheduler": scheduler, "spacing": spacing, "parameterization": parameterization,
+    "objective": objective,
     "dataset": dataset}
 
 

@@ -1,6 +1,7 @@
 """What the site has beyond the pages of docs/: component pages, formulas without a script, and a place for every page.
 
-    pip install 'diffbench[docs]' && mkdocs build --strict          # writes dist/site, which any server or browser shows as files
+    pip install 'diffbench[docs]' && mkdocs build --strict          # writes dist/site, which any server or browser
+    shows as files
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import component_pages
-import messages
 import torch
 import typeset
 from figures import built_in, figure
@@ -27,10 +27,16 @@ REGISTRY = diffbench.load_registry()
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Gives every component its place, and pages that the navigation does not name a place at its end."""
     assert config.nav is not None
-    tree = [{kind: [f"components/{kind}/index.md", *({ref.name: f"components/{kind}/{ref.name}.md"} for ref in built_in(REGISTRY, kind))]}
-            for kind in REGISTRY.kinds if built_in(REGISTRY, kind)]
+    tree = [
+        {kind: [f"components/{kind}/index.md", *({ref.name: f"components/{kind}/{ref.name}.md"}
+                                                 for ref in built_in(REGISTRY, kind))]}
+        for kind in REGISTRY.kinds if built_in(REGISTRY, kind)]
     config.nav = [{name: ["components/index.md", *tree]} if content == "components" else {name: content}
                   for entry in config.nav for name, content in entry.items()]
+    kinds = [f"reference/{kind}.md" for kind in REGISTRY.kinds if built_in(REGISTRY, kind)]
+    for pages in (content for entry in config.nav for content in entry.values() if isinstance(content, list)):
+        pages[:] = [{name: kinds for name in page} if isinstance(page, dict) and "reference" in page.values() else page
+                    for page in pages]
     named = set(re.findall(r"[\w./-]+\.md", str(config.nav)))
     more = sorted(path.name for path in Path(config.docs_dir).glob("*.md") if path.name not in named)
     if more:
@@ -46,8 +52,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     def add(path: str, content: str | bytes) -> None:
         files.append(File.generated(config, path, content=content))
 
-    add("matrix.md", component_pages.matrix_page())
-    add("messages.md", messages.page())
     add("components/index.md", component_pages.index(REGISTRY))
     for kind in REGISTRY.kinds:
         refs = built_in(REGISTRY, kind)

@@ -1,9 +1,11 @@
-"""Every message a user can meet, read from the source: the texts of errors and of mistakes in a matrix, with a dot where something is filled in."""
+"""Every message a user can meet, read from the source:
+the texts of errors and of mistakes in a matrix, with a dot where something is filled in.
+"""
 
 from __future__ import annotations
 
 import ast
-import html
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,15 @@ ROOT = Path(__file__).resolve().parents[2]
 GAP = "…"
 # What carries a message, and the place of the message among its arguments.
 CARRIERS = {
-    "DiffbenchError": 0, "OptionError": 0, "UnknownComponent": 0, "BrokenComponent": 0, "DataError": 0, "DiskFull": 0, "Diverged": 0, "Damaged": 0,
+    "DiffbenchError": 0, "OptionError": 0, "UnknownComponent": 0, "BrokenComponent": 0, "DataError": 0, "DiskFull": 0,
+    "Diverged": 0, "Damaged": 0,
     "ArchiveError": 0, "MatrixError": 0, "Problem": 1, "PluginProblem": 1, "fault": 1, "_refused": 0, "damaged": 3}
 AREAS = {
     "matrix.yaml": ("yaml_file", "matrix", "expansion", "specs", "settings", "rules", "measured", "options"),
     "Components and plug-ins": ("registry", "source", "tracking", "conformance", "sampling", "components"),
     "Data and weights": ("datasets", "extractors", "weights", "graph", "classifier"),
-    "A run": ("api", "engine", "events", "drawing", "training", "ranks", "judging", "ode", "launchers", "frechet", "uncertainty", "metrics"),
+    "A run": ("api", "engine", "events", "drawing", "training", "ranks", "judging", "ode", "launchers", "frechet",
+              "uncertainty", "metrics"),
     "The store, archives, comparisons": (),
 }
 
@@ -45,7 +49,8 @@ class Message:
 
 def messages() -> Iterator[Message]:
     """All of them, in the order of files and lines; those that only pass on what another says are left out."""
-    for path in (*sorted((ROOT / "diffbench").rglob("*.py")), *sorted((ROOT / "components" / "diffbench_components").rglob("*.py"))):
+    for path in (*sorted((ROOT / "diffbench").rglob("*.py")),
+                 *sorted((ROOT / "components" / "diffbench_components").rglob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
@@ -57,14 +62,20 @@ def messages() -> Iterator[Message]:
 
 
 def page() -> str:
-    """The page that lists them."""
+    """The page that lists them, as Markdown."""
     found = list(messages())
-    lines = ["# All messages", "", f"Every sentence in which diffbench says that a request cannot be met, {len(found)} of them, as the source has them; "
-             f"{GAP} stands for what is filled in. Each is named by a test. What to do about the frequent ones: [Troubleshooting](troubleshooting.md).", ""]
+    lines = ["# All messages", "", f"Every sentence in which diffbench says that a request cannot be met, {len(found)} "
+                                   "of them, as the source has them, by their first words; "
+             f"{GAP} stands for what is filled in. Each is named by a test. What to do about the frequent ones: "
+             "[Troubleshooting](../troubleshooting.md).", ""]
     for area in AREAS:
         lines += [f"## {area}", ""]
-        lines += [f"- {html.escape(' '.join(m.text.split()), quote=False).replace('*', '&#42;').replace('_', '&#95;')}" for m in found if m.area == area] + [""]
+        lines += sorted(f"- {_plain(' '.join(m.text.split()))}" for m in found if m.area == area) + [""]
     return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"([*<])", r"\\\1", text)
 
 
 def _text(node: ast.expr) -> str:

@@ -2,8 +2,8 @@
 
 import torch
 
-import diffbench
-from diffbench import Prediction, noise, sampling
+from diffbench import Prediction
+from diffbench.diffusion import noise, sampling
 from tests.conftest import REGISTRY
 
 SEEDS = noise.sample_seeds(11, 0, 3)
@@ -41,9 +41,9 @@ def shared_noise(step, draw=0):
 
 
 def ours(name, schedule, spacing, steps, clip=False, **options):
-    """Every state of our sampler, x_T first."""
+    """Every state of our sampler, x_T first; of pairs that are refused too, for a peer runs them."""
     scheduler = REGISTRY.create("scheduler", name, steps=steps, **options)
-    return list(diffbench.trajectory(as_denoiser(schedule, clip), schedule, scheduler, start(schedule, spacing, steps), spacing=spacing, seeds=SEEDS))
+    return list(sampling.states(as_denoiser(schedule, clip), schedule, scheduler, start(schedule, spacing, steps), spacing, REGISTRY.default("process"), SEEDS))
 
 
 def largest_difference(mine, theirs):

@@ -41,12 +41,11 @@ def configurations() -> list:
 
 
 def why_not(backbone, shape):
-    return backbone.why_not(SimpleNamespace(dataset=SimpleNamespace(image_shape=shape, classes=10)))
+    return backbone.why_not(SimpleNamespace(data_shape=shape))
 
 
 def io_of(backbone, shape, **sockets):
-    channels, height, width = shape
-    return Io(channels=channels, height=height, width=width, classes=10, signal_width=backbone.signal_width, **sockets)
+    return Io(shape=shape, classes=10, signal_width=backbone.signal_width, **sockets)
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import diffbench
-from diffbench import Helpers, NoiseSchedule, Prediction, noise, sampling
+from diffbench import Condition, Helpers, NoiseSchedule, Prediction
+from diffbench.diffusion import noise, sampling
 from diffbench.testing.oracles import GaussianData, MixtureData, affine_map
 from diffbench.testing.stand_ins import Between, StandInImages, cell_with
 from tests.conftest import REGISTRY
@@ -16,7 +17,7 @@ COSINE = REGISTRY.create("noise_schedule", "cosine")
 LINEAR = REGISTRY.create("noise_schedule", "linear")
 FILM = REGISTRY.create("conditioning", "film")
 SEEDS = noise.sample_seeds(7, 0, 6)
-COND = torch.tensor([0, 1, 0, 1, 1, 0])
+COND = Condition(label=torch.tensor([0, 1, 0, 1, 1, 0]))
 
 
 def cfg(**options):
@@ -43,7 +44,7 @@ class Guided:
     w: float
 
     def __call__(self, x_t, t):
-        cond = torch.zeros(len(x_t), dtype=torch.int64)
+        cond = Condition(label=torch.zeros(len(x_t), dtype=torch.int64))
         return cfg(scale=self.w).guide(JointGaussian(schedule=self.schedule).network, cond, Helpers(schedule=self.schedule))(x_t, t)
 
 
@@ -89,7 +90,7 @@ def class_network(x_t, t, cond, drop):
     free = MixtureData(schedule=LINEAR, means=MEANS, weights=(0.5, 0.5), std=0.3)(x_t, t)
     told = [GaussianData(schedule=LINEAR, std=0.3, mean=mean)(x_t, t) for mean in MEANS]
     def pick(part):
-        of_class = torch.where(cond[:, None, None, None] == 0, getattr(told[0], part), getattr(told[1], part))
+        of_class = torch.where(cond.label[:, None, None, None] == 0, getattr(told[0], part), getattr(told[1], part))
         return torch.where(drop[:, None, None, None], getattr(free, part), of_class)
     return Prediction(x0=pick("x0"), eps=pick("eps"))
 
@@ -128,7 +129,7 @@ def test_the_gradient_is_that_of_finite_differences():
         calls.append(x_t.requires_grad)
         alpha, sigma = LINEAR.scales(t)
         return Prediction(x0=torch.tanh(x_t), eps=(x_t - alpha * torch.tanh(x_t)) / sigma)
-    x_t, cond = torch.randn(1, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2)), torch.tensor([1])
+    x_t, cond = torch.randn(1, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2)), Condition(label=torch.tensor([1]))
     helpers = Helpers(schedule=LINEAR, classifier=classifier)
     with torch.no_grad():
         moved = guided_by_classifier(2.0).guide(network, cond, helpers)(x_t, 0.5).eps - guided_by_classifier(0.0).guide(network, cond, helpers)(x_t, 0.5).eps
@@ -146,8 +147,8 @@ def test_classifier_guidance_samples_the_class_that_is_asked_for():
     """Unconditional mixture, exact classifier, w = 1: DDPM ends in the class's own Gaussian."""
     scheduler, spacing = REGISTRY.create("scheduler", "ddpm", steps=200), REGISTRY.create("spacing", "log_snr")
     seeds = noise.sample_seeds(0, 0, 2000)
-    cond = torch.ones(2000, dtype=torch.int64)
-    denoise = guided_by_classifier(1.0).guide(lambda x, t, cond, drop: class_network(x, t, torch.ones(len(x), dtype=torch.int64), torch.ones_like(drop)),
+    cond = Condition(label=torch.ones(2000, dtype=torch.int64))
+    denoise = guided_by_classifier(1.0).guide(lambda x, t, cond, drop: class_network(x, t, Condition(label=torch.ones(len(x), dtype=torch.int64)), torch.ones_like(drop)),
                                               cond, Helpers(schedule=LINEAR, classifier=class_logits))
     x_T = sampling.initial(LINEAR, spacing, 200, seeds, (1, 1, 1)).double()
     drawn = diffbench.sample(denoise, LINEAR, scheduler, x_T, spacing=spacing, seeds=seeds).x_0
@@ -196,6 +197,23 @@ def test_rescale_brings_the_spread_of_x_0_back():
     plain = class_network(x_t, 0.5, COND, torch.zeros(6, dtype=torch.bool)).x0.flatten(1).std(1)
     assert torch.allclose(spread(rescale=1.0), plain) and not torch.allclose(spread(), plain)
     assert torch.allclose(spread(rescale=0.7), 0.7 * plain + 0.3 * spread())
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_outside_the_interval_the_prediction_is_conditional_for_every_scale(scale):
+    x_t, network = torch.ones(6, 1, 2, 2, dtype=torch.float64), JointGaussian(schedule=LINEAR).network
+    guided = cfg(scale=scale, interval=(-2.0, 2.0)).guide(network, COND, Helpers(schedule=LINEAR))
+    for t, drops in ((0.9, False), (LINEAR.time_of(1.0), True)):
+        expected = network(x_t, t, COND, torch.full((6,), drops))
+        assert torch.equal(guided(x_t, t).x0, expected.x0) == (not drops or scale == 0)
+
+
+def test_rescale_has_an_answer_at_the_clean_level():
+    x_t = noise.normal(SEEDS, (1, 4, 4), 0).double()
+    clean = cfg(scale=2.0, rescale=0.7).guide(JointGaussian(schedule=LINEAR).network, COND, Helpers(schedule=LINEAR))(
+        x_t, 0.0
+    )
+    assert clean.x0.isfinite().all() and clean.eps.isfinite().all()
 
 
 def test_rescale_leaves_a_flat_image_as_it_is():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from diffbench import Evidence, Real, wilson
+from diffbench import Evidence, Jackknife, Real, wilson
 from tests.conftest import REGISTRY
 
 D64 = torch.float64
@@ -148,4 +148,5 @@ def test_medians_cover_however_the_classes_came(asked):
         grey = 10 * labels + torch.randint(0, 10, (401,), generator=generator)
         found.append(metric.measure(seen(grey.to(torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2).contiguous(), labels), real)["nn_distance_train"])
     # The median of whole grey levels is one of them: half a level is what a level cannot tell.
-    assert sum(not j.low - 0.5 / 255 <= truth <= j.high + 0.5 / 255 for j in found) <= MOST_MISSES
+    given = [j for j in found if isinstance(j, Jackknife)]      # none where no block changes the median
+    assert given and sum(not j.low - 0.5 / 255 <= truth <= j.high + 0.5 / 255 for j in given) <= MOST_MISSES

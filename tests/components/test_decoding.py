@@ -6,7 +6,7 @@ import zlib
 import numpy
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from tests.components.test_image_folder import image_folder
 
@@ -145,3 +145,43 @@ class TestPixels:
         if ending != "tif":                                   # there the tags are the file itself
             upright = self.one(tmp_path, Image.fromarray(pixels), ending, exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12")[0]
             assert (upright[:7] > 200).all() and (upright[9:] < 50).all()
+
+
+class TestLargeChunks:
+    """A text or a colour profile that Pillow refuses to unpack is left out, still packed: no pixel depends on it."""
+
+    @staticmethod
+    def written(path, *, after=False, profile=None, damage=False):
+        """A PNG with a text of 2 MB that packs to 2 kB, before its pixels or after them, or with a profile."""
+        exif = Image.Exif()
+        exif[0x0112] = 3                                      # turned by 180 degrees
+        picture = Image.fromarray(numpy.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=numpy.uint8))
+        picture.save(path, icc_profile=profile, exif=exif)
+        if profile is None:
+            data = b"zTXt" + b"parameters\0\0" + zlib.compress(b"a" * 2_000_000)
+            chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+            content = path.read_bytes()
+            place = content.index(b"IEND" if after else b"IDAT") - 4
+            path.write_bytes(content[:place] + chunk + content[place:])
+        if damage:
+            content = bytearray(path.read_bytes())
+            content[content.index(b"IDAT") + 40] ^= 1
+            path.write_bytes(bytes(content))
+        return torch.from_numpy(numpy.array(picture.rotate(180))).permute(2, 0, 1)
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"after": True}, {"profile": bytes(2_000_000)}], ids=["before", "after", "profile"]
+    )
+    def test_the_pixels_are_read_and_turned_without_it(self, tmp_path, options):
+        path = tmp_path / "x.png"
+        expected = self.written(path, **options)
+        with pytest.raises(ValueError, match="Decompressed data too large"), Image.open(path) as opened:
+            opened.load()
+        assert torch.equal(pixels(image_folder(tmp_path), path), expected)
+        assert image_folder(tmp_path)._picture(path).changes == ("turned by EXIF", "a large text or profile left out")
+        assert PngImagePlugin.MAX_TEXT_CHUNK == 2**20, "no limit of Pillow's is raised, not even for a while"
+
+    def test_damaged_pixels_beside_it_are_still_refused(self, tmp_path):
+        self.written(tmp_path / "x.png", damage=True)
+        with pytest.raises(ValueError, match="broken|checksum|decod|truncated"):
+            pixels(image_folder(tmp_path), tmp_path / "x.png")

@@ -10,8 +10,8 @@ from diffbench_components.metrics.sliced_wasserstein import squared_distance
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from diffbench import DataError, Diverged, Evidence, Jackknife, Real, jackknife_blocks
-from diffbench.judging import as_columns
+from diffbench import DataError, Diverged, Evidence, Jackknife, NoInterval, Real, jackknife_blocks
+from diffbench.stages.evaluate import as_columns
 from tests.conftest import REGISTRY, all_of
 
 D64 = torch.float64
@@ -121,18 +121,19 @@ def test_copies_of_the_reference_lie_on_edges_and_count_as_inside():
     y = normal(0, 300, 7) + 1e4
     found = values(REGISTRY.create("metric", "prdc", k=4), y.flip(0), y)
     assert (found[""], found["recall"], found["density"], found["coverage"]) == (1.0, 1.0, pytest.approx(5 / 4, rel=1e-12), 1.0)
-    assert all(0 <= found[f"{name}_low"] <= found[f"{name}_high"] <= 1 for name in ("", "recall", "coverage"))
+    assert 0 < found["_low"] < found["_high"] == 1.0
+    assert all(0 <= found[f"{name}_low"] < found[f"{name}_high"] <= 1 for name in ("recall", "coverage") if f"{name}_low" in found)
 
 
 def test_a_generator_that_gives_one_image_costs_no_more_than_others():
     """All its distances are 0, which differences of squares do not give: worked out pair by pair they took 8 GB."""
     x, y = normal(0, 1, 1024).expand(300, -1).clone(), normal(1, 300, 1024)
-    start = time.perf_counter()
+    start = time.process_time()                           # of the processor: what others do there is not in it
     found = values(REGISTRY.create("metric", "prdc"), x, y)
-    took = time.perf_counter() - start
-    start = time.perf_counter()
+    took = time.process_time() - start
+    start = time.process_time()
     values(REGISTRY.create("metric", "prdc"), normal(2, 300, 1024), y)
-    assert found["recall"] == 0.0 and found["coverage"] <= 1.0 and took < 10 * (time.perf_counter() - start) + 1
+    assert found["recall"] == 0.0 and found["coverage"] <= 1.0 and took < 10 * (time.process_time() - start) + 1
 
 
 def test_sliced_wasserstein_without_a_block_is_that_of_the_others():
@@ -196,4 +197,5 @@ def test_nobody_draws_from_the_global_generator_and_float32_is_enough(metric):
 @pytest.mark.parametrize("count", [12, 39, 40])
 def test_few_samples_have_a_value_and_from_forty_on_an_interval(metric, count):
     found = metric.measure(of(normal(0, count, 3)), real(normal(1, 100, 3)))
-    assert all(isinstance(v, Jackknife) == (count >= 40) for v in found.values())
+    kinds = {type(v) for v in found.values()}
+    assert kinds == {Jackknife} if count >= 40 else NoInterval in kinds

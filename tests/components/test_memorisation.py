@@ -4,14 +4,15 @@ import pytest
 import torch
 
 import diffbench
-from diffbench import DataError, Evidence, Real, sampling
-from diffbench.denoiser import to_pixels
-from diffbench.judging import as_columns, some_of
-from diffbench.store import Store
+from diffbench import DataError, Evidence, Real
+from diffbench.diffusion import sampling
+from diffbench.diffusion.pixels import to_pixels
+from diffbench.stages.evaluate import as_columns, some_of
+from diffbench.store.artefacts import Store
 from diffbench.testing.oracles import KnownImages
 from tests.components.test_metrics import EXTRACTOR
 from tests.conftest import REGISTRY
-from tests.test_classifier import digits
+from tests.diffusion.test_classifier import digits
 
 METRIC = REGISTRY.create("metric", "memorisation")
 
@@ -71,8 +72,8 @@ def test_distances_in_pixels_are_root_mean_squares():
     known = Evidence(images=train, labels=None, features=features, predicted=None)
     made = Evidence(images=torch.full((2, 1, 8, 8), 51, dtype=torch.uint8), labels=None, features=torch.tensor([[0.4], [9.0]]).double(), predicted=None)
     found = METRIC.measure(made, Real(reference=known, held_out=known, train=known))
-    assert found["nn_distance_train"] == pytest.approx(49 / 255) and found[""] == 0.0
-    assert found["authenticity"] == 0.5, "0.4 is nearer to 0 than 1 is, and 9 is farther from 2 than 1 is"
+    assert found["nn_distance_train"].value == pytest.approx(49 / 255) and found[""].value == 0.0
+    assert found["authenticity"].value == 0.5, "0.4 is nearer to 0 than 1 is, and 9 is farther from 2 than 1 is"
 
 
 def test_without_training_images_it_is_refused():

@@ -7,9 +7,9 @@ import torch
 from scipy.stats import binomtest
 
 from diffbench import DataError, Diverged, Evidence, Real, Split, frechet_distance
-from diffbench.judging import as_columns
+from diffbench.stages.evaluate import as_columns
 from tests.conftest import REGISTRY, all_of
-from tests.test_classifier import digits
+from tests.diffusion.test_classifier import digits
 
 FID = REGISTRY.create("metric", "fid")
 ACCURACY = REGISTRY.create("metric", "class_accuracy")
@@ -65,7 +65,6 @@ def test_the_interval_belongs_to_the_debiased_value():
     values = distances(real("held_out"), real("reference"))
     assert set(values) == {"", "_debiased", "_low", "_high"}
     assert values["_low"] < values["_debiased"] < values["_high"]
-    assert values["_low"] + values["_high"] == pytest.approx(2 * values["_debiased"])
     assert values[""] == pytest.approx(frechet_distance(real("held_out").features, real("reference").features))
 
 
@@ -97,10 +96,10 @@ def test_the_interval_covers_the_truth_however_the_classes_came(asked):
 
 
 @pytest.mark.parametrize("count", [2, 39, 40])
-def test_few_samples_have_a_distance_and_from_forty_on_an_interval(count):
+def test_few_samples_for_their_features_have_a_distance_and_no_interval(count):
     values = distances(only(real("held_out"), slice(count)), real("reference"))
     assert values[""] > 0
-    assert set(values) == ({""} if count < 40 else {"", "_debiased", "_low", "_high"})
+    assert set(values) == {""}
     assert all(torch.tensor(list(values.values())).isfinite())
 
 

@@ -113,10 +113,29 @@ def test_rectified_flow_is_a_line():
     ("vp", {"beta_min": 2.0, "beta_max": 1.0}, "beta_max must be above beta_min, got 1.0 and 2.0"),
     ("ve", {"sigma_max": 0.001}, "sigma_max must be above sigma_min, got 0.001 and 0.01"),
     ("edm", {"sigma_max": 0.001}, "sigma_max must be above sigma_min, got 0.001 and 0.002"),
-    ("linear", {"timesteps": 1}, "timesteps must be an integer >= 2, got 1"),
+    ("linear", {"timesteps": 1}, r"timesteps must be an integer in \[2, 1000000\], got 1"),
     ("linear", {"beta_start": 0.9, "beta_end": 0.9}, "makes no schedule: its alpha_bar must fall from entry to entry"),
     ("cosine", {"zero_terminal_snr": 1}, "zero_terminal_snr must be true or false, got 1"),
 ])
 def test_nonsense_is_refused(name, options, said):
     with pytest.raises(OptionError, match=said):
         create(name, **options)
+
+
+def test_the_sum_of_betas_is_kept_for_every_length_and_alpha_stays_near_zero():
+    """The figures of `DiscreteNoiseSchedule.per_length`; of ten betas of linear five are capped."""
+    ends = {T: float(REGISTRY.create("noise_schedule", "linear", timesteps=T).alpha_bar()[-1]) for T in (1000, 20, 10)}
+    assert ends == pytest.approx({1000: 4.04e-5, 20: 5.6e-11, 10: 1.44e-17}, rel=5e-3)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_a_rate_at_a_grid_point_is_that_of_the_interval_below_it(name):
+    """The figures of the `sigmoid` weighting."""
+    schedule = REGISTRY.create("noise_schedule", name)
+
+    def rate(t):
+        _, alpha, sigma, d_alpha, d_sigma = schedule.at(t)
+        return d_sigma / sigma - d_alpha / alpha
+    above = [rate(i / 1000) / rate(i / 1000 + 1e-6) - 1 for i in (1, 2, 100, 500)]
+    assert 0.26 < above[0] < above[1] < 0.64 and abs(above[2]) < 0.01 and abs(above[3]) < 0.01
+    assert rate(0.1) == pytest.approx(rate(0.1 - 1e-6), rel=1e-4)

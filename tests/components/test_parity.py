@@ -11,7 +11,7 @@ on epsilon), its DEIS has no step to the clean level. `test_conformance.py` prov
 import pytest
 import torch
 
-from diffbench import noise
+from diffbench.diffusion import noise
 from tests.components.peers import CLOSE, SEEDS, SHAPE, STEPS, largest_difference, network, ours, shared_noise, start
 from tests.conftest import REGISTRY
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import diffbench
-from diffbench import Prediction, sampling
+from diffbench import Prediction
+from diffbench.contracts.settings import Sample
+from diffbench.diffusion import sampling
 from diffbench.testing.oracles import GaussianData, MixtureData, NotAffine, affine_map, distance
 from diffbench.testing.stand_ins import Between, all_examples, cell_with
 from tests.conftest import REGISTRY
@@ -16,6 +18,8 @@ LINEAR = REGISTRY.create("noise_schedule", "linear")
 EDM = REGISTRY.create("noise_schedule", "edm")
 FLOW = REGISTRY.create("noise_schedule", "rectified_flow")
 COSINE = REGISTRY.create("noise_schedule", "cosine")
+KARRAS = REGISTRY.create("spacing", "karras")
+UNCLIPPED = Sample(count=2, clip=False)
 UNIFORM = REGISTRY.create("spacing", "uniform")
 
 
@@ -153,18 +157,70 @@ def test_plms_takes_two_steps():
     assert create("pndm", steps=3, warmup="plms").steps == 3
 
 
-@pytest.mark.parametrize(("scheduler", "parts", "said"), [
-    (create("pndm"), {"spacing": REGISTRY.create("spacing", "karras")}, "hold for equal steps, and karras spacing with 50 steps has steps of"),
-    (create("pndm"), {"noise_schedule": FLOW}, "pndm cannot start at zero terminal SNR"),
-    (create("heun"), {"noise_schedule": FLOW}, "heun cannot start at zero terminal SNR"),
-    (create("pndm"), {"noise_schedule": COSINE}, "pndm would multiply errors by 632 in its first step, as alpha rises from 4.9e-05 to 0.031"),
-    (create("heun"), {"noise_schedule": COSINE}, "heun would multiply errors by"),
-    (create("heun", variable="t"), {}, "those of linear jump at its grid points"),
-    (create("euler_sde"), {"noise_schedule": FLOW}, "euler_sde cannot start at zero terminal SNR"),
-    (create("langevin_pc"), {"noise_schedule": FLOW}, "langevin_pc cannot start at zero terminal SNR with predictor 'euler_maruyama'"),
-    (create("dpm_solver_pp", variant="2s"), {"noise_schedule": FLOW}, "2s cannot start at zero terminal SNR"),
-    (create("ddpm", variance="learned"), {}, "learned variance is trained by hybrid or vlb, and the objective is mse"),
-])
+@pytest.mark.parametrize(
+    ("scheduler", "parts", "said"),
+    [
+        (
+            create("pndm"),
+            {"spacing": REGISTRY.create("spacing", "karras")},
+            "hold for equal steps, and karras spacing with 50 steps has steps of",
+        ),
+        (create("pndm"), {"noise_schedule": FLOW}, "pndm cannot start at zero terminal SNR"),
+        (create("heun"), {"noise_schedule": FLOW}, "heun cannot start at zero terminal SNR"),
+        (
+            create("pndm"),
+            {"noise_schedule": COSINE},
+            "pndm would multiply errors by 632 in its first step, as alpha rises from 4.9e-05 to 0.031",
+        ),
+        (create("heun"), {"noise_schedule": COSINE}, "heun would multiply errors by"),
+        (create("heun", variable="t"), {}, "those of linear jump at its grid points"),
+        (create("euler_sde"), {"noise_schedule": FLOW}, "euler_sde cannot start at zero terminal SNR"),
+        (
+            create("langevin_pc"),
+            {"noise_schedule": FLOW},
+            "langevin_pc cannot start at zero terminal SNR with predictor 'euler_maruyama'",
+        ),
+        (create("dpm_solver_pp", variant="2s"), {"noise_schedule": FLOW}, "2s cannot start at zero terminal SNR"),
+        (
+            create("euler_sde", steps=50),
+            {"noise_schedule": COSINE, "sample": UNCLIPPED},
+            "on uniform spacing of cosine would take images to 69.1 times",
+        ),
+        (create("langevin_pc", steps=50), {"noise_schedule": COSINE, "sample": UNCLIPPED}, "or 'sample: {clip: true}'"),
+        (
+            create("euler_sde", steps=7),
+            {"noise_schedule": EDM, "spacing": KARRAS},
+            "would end at 579 times the spread of the data: its steps are too long",
+        ),
+        (create("euler_ode", steps=20), {"noise_schedule": EDM}, "would lose the spread of the data: it keeps"),
+        (
+            create("heun", variable="t", steps=7),
+            {"noise_schedule": EDM},
+            "heun in t with 7 steps on uniform spacing of edm would end at",
+        ),
+        (
+            create("ddpm", variance="large", steps=2),
+            {"noise_schedule": EDM},
+            "ddpm with the large variance with 2 steps",
+        ),
+        (create("langevin_pc", predictor="none", steps=50), {}, "use more steps, more corrector_steps or a predictor"),
+        (
+            create("langevin_pc", predictor="none", steps=50),
+            {"noise_schedule": COSINE},
+            "would end at 7.15e+03 times the spread of the data",
+        ),
+        (
+            create("langevin_pc", predictor="none", corrector_steps=5, steps=20, step_size="norm"),
+            {"noise_schedule": COSINE},
+            "times the spread of the data",
+        ),
+        (
+            create("ddpm", variance="learned"),
+            {},
+            "learned variance is trained by hybrid or vlb, and the objective is mse",
+        ),
+    ],
+)
 def test_impossible_pairs_have_a_reason(scheduler, parts, said):
     assert said in scheduler.why_not(cell_with(REGISTRY, scheduler=scheduler, **parts))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
 import json
 import os
 import re
@@ -17,16 +16,19 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import diffbench
-from diffbench import api, worker
+from diffbench.api import running
 from diffbench.launchers import Capacity, Ended, Job, Launcher
-from diffbench.results import CLOCKED
-from diffbench.store import Store
+from diffbench.results.rows import CLOCKED
+from diffbench.stages import worker
+from diffbench.store.artefacts import Store
+from tests.helpers.forking import Forked
 
 MATRIX = {
     "diffbench": 1, "name": "three", "dataset": "digits",
@@ -47,10 +49,12 @@ class Fault:
     call: str
     when: int
     what: str                         # strace's words: "signal=KILL", "error=ENOSPC", "error=EIO"
+    path: Path | None = None          # only calls about this file count
 
     def options(self) -> list[str]:
         """For strace."""
-        return ["-e", f"trace={self.call}", "-e", f"inject={self.call}:{self.what}:when={self.when}"]
+        paths = [] if self.path is None else ["-P", str(self.path)]
+        return [*paths, "-e", f"trace={self.call}", "-e", f"inject={self.call}:{self.what}:when={self.when}"]
 
 
 @dataclass
@@ -62,25 +66,25 @@ class Trial:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, fault: Fault | None = None, trace: bool = False) -> int:
-        """The matrix, from the state the folder is in; the exit code as the command line would give it, negative for a signal."""
-        gate_read, gate_write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(gate_write)
-            self._drive(gate_read, fault, trace)
-        os.close(gate_read)
+    def run(self, fault: Fault | None = None, trace: bool = False, before: Callable[[], None] | None = None) -> int:
+        """The matrix, from the state the folder is in; the exit code as the command line would give it, negative for a signal.
+
+        before: a function of a module that the driver calls first.
+        """
+        driver = Forked(self._drive, fault, trace, before)
         tracer = None
         if fault is not None and fault.role == "driver":
-            tracer = attach(pid, fault.options(), self.folder / "driver.strace")
+            tracer = attach(driver.pid, fault.options(), self.folder / "driver.strace")
         elif trace:
-            tracer = attach(pid, ["-y", "-e", f"trace={','.join(CALLS)}"], self.folder / "driver.strace")
-        os.write(gate_write, b"go")
-        os.close(gate_write)
-        code = wait(pid, LIMIT_SECONDS)
+            tracer = attach(driver.pid, ["-y", "-e", f"trace={','.join(CALLS)}"], self.folder / "driver.strace")
+        code = wait(driver.go(), LIMIT_SECONDS)
         if tracer is not None:
-            tracer.wait(timeout=30)
+            tracer.wait(timeout=300)
         return code
+
+    def start(self) -> Forked:
+        """The driver of a run that goes on, with no fault."""
+        return Forked(self._drive, None, False, None).go()
 
     def table(self) -> str:
         """The results without what a clock says."""
@@ -103,29 +107,28 @@ class Trial:
                     found.append((log.stem.partition("-")[0], call, counts[call], _kind_of_path(line, str(self.folder))))
         return sorted(set(found))
 
-    def _drive(self, gate: int, fault: Fault | None, trace: bool) -> None:
-        """In the driver's process; never returns."""
-        code = 1
+    def _drive(self, fault: Fault | None, trace: bool, before: Callable[[], None] | None) -> int:
+        """In the driver's process."""
+        os.setsid()
+        log = os.open(self.folder / "driver.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
         try:
-            os.setsid()
-            os.read(gate, 2)
-            log = os.open(self.folder / "driver.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
+            if before is not None:
+                before()
             made = diffbench.plan(MATRIX, device="cpu")
             launcher = ForkLauncher(self.folder, fault, trace)
-            finished = api.execute(made, out=self.folder / "out", store=Store(self.folder / "home"), make_launcher=lambda: launcher)
-            code = 0 if finished.is_complete else 1
+            finished = running.execute(made, out=self.folder / "out", store=Store(self.folder / "home"), make_launcher=lambda: launcher)
+            return 0 if finished.is_complete else 1
         except diffbench.DiffbenchError as error:
             print(error)
-            code = 2
+            return 2
         except BaseException:  # noqa: BLE001  said in driver.txt, and by the code
             traceback.print_exc()
-            code = 70
+            return 70
         finally:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
-            os._exit(code)
 
 
 class ForkLauncher(Launcher):
@@ -182,29 +185,12 @@ class ForkLauncher(Launcher):
         self.pids = {}
 
 
-def preload() -> None:
-    """Imports all that a run imports, so that a fork starts at once."""
-    import sklearn.datasets
-
-    from diffbench import results, stages  # noqa: F401
-    from diffbench.report import grids, tables  # noqa: F401
-
-    torch.set_num_threads(1)
-    sklearn.datasets.load_digits()
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    torch.optim.AdamW([parameter], fused=True)
-    import pandas
-    import pyarrow.parquet  # noqa: F401
-
-    pandas.DataFrame({"a": [1]}).to_parquet(io.BytesIO())
-
-
 def attach(pid: int, options: list[str], log: Path) -> subprocess.Popen:
     """strace on one thread, from the moment this returns."""
     tracer = subprocess.Popen(["strace", "-qq", "-p", str(pid), "-o", str(log), *options], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     status = Path(f"/proc/{pid}/status")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while "TracerPid:\t0" in status.read_text():
         if tracer.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"strace cannot attach to {pid}")
@@ -212,36 +198,26 @@ def attach(pid: int, options: list[str], log: Path) -> subprocess.Popen:
     return tracer
 
 
-def wait(pid: int, seconds: float) -> int:
-    """The exit code of a child; it is killed, and said to hang, when it takes longer."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)            # workers that a killed driver left
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise TimeoutError(f"a run did not end within {seconds:g} s")
+def wait(driver: Forked, seconds: float) -> int:
+    """The exit code of a driver; it is killed, and said to hang, when it takes longer."""
+    try:
+        return driver.wait(seconds)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)         # itself, or workers that a killed driver left
 
 
 def can_trace() -> str | None:
     """Why strace cannot be used here, or None."""
     if shutil.which("strace") is None:
         return "strace is not installed"
-    pid = os.fork()
-    if pid == 0:
-        time.sleep(30)
-        os._exit(0)
-    try:
-        attach(pid, ["-e", "trace=fsync"], Path(os.devnull))
-    except RuntimeError as error:
-        return f"{error}: tracing is not allowed here"
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            attach(process.pid, ["-e", "trace=fsync"], Path(os.devnull))
+        except RuntimeError as error:
+            return f"{error}: tracing is not allowed here"
+        finally:
+            process.kill()
     return None
 
 

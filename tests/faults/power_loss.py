@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffbench.durable import Disk
+from diffbench.store.disk import Disk
 
 MOST_PENDING = 10                     # changes not flushed at one moment of which every subset is walked through
 FEW = 2                               # of more than that: subsets that have, or lack, so many
@@ -48,6 +48,10 @@ class Recorder:
     def flush(self, file: Any) -> None:
         self.real.flush(file)
         self.log.append(("flush", self.files[file]))
+
+    def flush_file(self, path: Path) -> None:
+        self.real.flush_file(path)
+        self.log.append(("flush", next(number for file, number in self.files.items() if Path(file.name) == path)))
 
     def flush_folder(self, path: Path) -> None:
         self.real.flush_folder(path)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from diffbench.testing.run_folder import check_run_folder
-from tests.faults.harness import Fault, Trial, can_trace, preload
+from tests.faults.harness import Fault, Trial, can_trace
 
 FAULTS = ("signal=KILL", "error=ENOSPC", "error=EIO")
 
@@ -61,26 +63,11 @@ def check(folder: Path, fault: Fault, table: str) -> dict[str, object]:
 
 
 def sweep(folder: Path, points: list[tuple[str, str, int, str]], table: str, jobs: int, faults: tuple[str, ...] = FAULTS) -> list[dict[str, object]]:
-    """All faults at all points, `jobs` at a time, in forked processes."""
+    """All faults at all points, `jobs` at a time."""
     cases = [Fault(role, call, when, what) for what in faults for role, call, when, _ in points]
-    children = []
-    for share in range(jobs):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                with open(folder / f"found-{share}.jsonl", "w") as found:
-                    for number in range(share, len(cases), jobs):
-                        found.write(json.dumps(check(folder / f"case-{number}", cases[number], table)) + "\n")
-                        found.flush()
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-    if any(codes):
-        raise RuntimeError(f"a part of the sweep ended with {codes}")
-    return [json.loads(line) for share in range(jobs) for line in (folder / f"found-{share}.jsonl").read_text().splitlines()]
+    folders = [folder / f"case-{number}" for number in range(len(cases))]
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(check, folders, cases, itertools.repeat(table)))
 
 
 def main() -> int:
@@ -96,7 +83,6 @@ def main() -> int:
         print(f"skipped: {reason}")
         return 3
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="diffbench-faults-"))
-    preload()
     start = time.monotonic()
     table, points = undisturbed(folder)
     chosen = one_of_each(points) if asked.kinds else points[:: asked.every]

@@ -8,9 +8,9 @@ import itertools
 
 import pytest
 
-from diffbench import durable, manifest
 from diffbench.errors import Damaged
-from diffbench.store import Store, write_atomically, write_flushed
+from diffbench.store import disk, manifest
+from diffbench.store.artefacts import Store, write_atomically, write_flushed
 from tests.faults.power_loss import Model, Recorder, after_power_cuts, violations
 
 KEY, FILES = hashlib.sha256(b"stage").hexdigest(), {"facts.json": b'{"loss": 0.125}', "weights.safetensors": bytes(range(64))}
@@ -23,9 +23,9 @@ def recorded(tmp_path, monkeypatch):
     def run(work):
         root = tmp_path / "disk"
         root.mkdir()
-        recorder = Recorder(root, durable.Disk())
+        recorder = Recorder(root, disk.Disk())
         with monkeypatch.context() as patch:
-            patch.setattr(durable, "disk", recorder)
+            patch.setattr(disk, "disk", recorder)
             work(root, recorder.say)
         return recorder.log
     return run
@@ -70,6 +70,26 @@ def test_an_artefact_is_whole_or_absent_and_done_means_there(recorded, tmp_path)
     assert not found and count > 100
 
 
+def publish_by_path(root, say):
+    """The weights lie in the folder of an attempt, and nobody has waited until they are on the disk."""
+    store = Store(root / "home")
+    store.prepare()
+    written = store.root / "attempts" / "weights.safetensors"
+    with disk.disk.create(written) as file:
+        disk.disk.write(file, FILES["weights.safetensors"])
+    store.publish("train", KEY, {"stage": "train"}, FILES | {"weights.safetensors": written})
+    say("done")
+
+
+def test_an_artefact_whose_file_was_moved_is_whole_or_absent_and_its_flush_is_needed(recorded, tmp_path):
+    log = recorded(publish_by_path)
+    count, found = violations(log, check_done_and_go_on, tmp_path / "states")
+    assert not found and count > 100
+    weights = next(o[2] for o in log if o[0] == "create" and o[1][-1] == "weights.safetensors")
+    forgetful = [operation for operation in log if operation != ("flush", weights)]
+    assert violations(forgetful, check_done, tmp_path / "forgetful", most=1)[1]
+
+
 def test_every_flush_of_publishing_is_needed(recorded, tmp_path):
     """Each file, and each folder with a new name in it: the home's own, the home, store/, the stage, the first letters of the key, the artefact."""
     log = recorded(publish)
@@ -105,12 +125,12 @@ def test_naive_protocols_are_found_out(recorded, tmp_path, protocol):
         if protocol == "in place":
             path.unlink(missing_ok=True)
         target = path if protocol == "in place" else path.with_name("new")
-        with durable.disk.create(target) as file:
-            durable.disk.write(file, data)
+        with disk.disk.create(target) as file:
+            disk.disk.write(file, data)
             if protocol == "file flushed, folder not":
-                durable.disk.flush(file)
+                disk.disk.flush(file)
         if protocol != "in place":
-            durable.disk.rename(target, path)
+            disk.disk.rename(target, path)
 
     def work(root, say):
         write(root / "row.json", OLD)
@@ -130,13 +150,13 @@ def test_a_checkpoint_that_was_reported_is_never_lost_to_the_next_one(recorded, 
     def work(root, say):
         for n, files in contents.items():
             aside = root / f"aside-{n}"
-            durable.disk.mkdir(aside)
+            disk.disk.mkdir(aside)
             for name, data in {**files, manifest.MANIFEST: manifest.manifest_of("train", str(n), files)}.items():
                 write_flushed(aside / name, data)
-            durable.publish_folder(aside, root / "partial" / f"step-{n}", top=root)
+            disk.publish_folder(aside, root / "partial" / f"step-{n}", top=root)
             say(str(n))
             if n > 1:
-                durable.disk.rmtree(root / "partial" / f"step-{n - 1}")
+                disk.disk.rmtree(root / "partial" / f"step-{n - 1}")
 
     def newest(place):
         for n in (2, 1):

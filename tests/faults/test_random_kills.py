@@ -3,6 +3,7 @@
 Ten kills; the long form, 200, is `DIFFBENCH_KILLS=200 pytest tests/faults/test_random_kills.py`.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -13,13 +14,14 @@ import pytest
 
 from diffbench.testing.run_folder import check_run_folder
 from tests.faults import harness
+from tests.helpers import forking
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]        # a minute alone, several times that beside other tests
 KILLS = int(os.environ.get("DIFFBENCH_KILLS", "10"))
 
 
 def test_kills_at_random_moments_never_change_the_table(tmp_path):
-    harness.preload()
+    forking.server()                                      # its start is no part of a run
     calm = harness.Trial(tmp_path / "calm")
     began = time.monotonic()
     assert calm.run() == 0
@@ -38,16 +40,13 @@ def test_kills_at_random_moments_never_change_the_table(tmp_path):
 
 def kill_once(trial, after, a_worker):
     """1 where something was killed while the run went on."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            trial.run()
-        finally:
-            os._exit(0)
+    driver = trial.start()
     time.sleep(after)
-    driver = next(iter(psutil.Process(pid).children()), None) if psutil.pid_exists(pid) else None
-    victims = [] if driver is None else driver.children() if a_worker else [driver]
-    for victim in victims[:1]:
-        victim.send_signal(signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return len(victims[:1])
+    killed = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(driver.pid)
+        for victim in (process.children() if a_worker else [process])[:1]:
+            victim.send_signal(signal.SIGKILL)
+            killed = 1
+    harness.wait(driver, harness.LIMIT_SECONDS)
+    return killed

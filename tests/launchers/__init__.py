@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffbench.testing.conformance import NotApplicable
+from diffbench.testing.verdicts import NotApplicable
 
 
 def run(check, bench):

@@ -8,13 +8,12 @@ from queue import SimpleQueue
 
 import pytest
 
-from diffbench.errors import DiffbenchError
+from diffbench.errors import DiffbenchError, NoWorkers
 from diffbench.launchers import Capacity
 from diffbench.launchers.gpus import Gpus, visible_gpus
 from diffbench.launchers.local import LocalLauncher
 from diffbench.testing import launching
-from diffbench.testing.bench import Driver, noted
-from diffbench.testing.bench import gone as gone_pids
+from diffbench.testing.bench import Driver, await_end, noted_pids
 from tests.launchers import gone, run
 
 
@@ -37,25 +36,52 @@ def workers(bench, count):
     """Workers that run until told, and their process numbers."""
     files = [(bench.file("flag"), bench.file("pids")) for _ in range(count)]
     jobs = [bench.submit("wait", file=str(flag), pids=str(pids)) for flag, pids in files]
-    return jobs, [noted(pids, job)[0] for job, (_, pids) in zip(jobs, files, strict=True)], [flag for flag, _ in files]
+    return jobs, [noted_pids(pids, job)[0] for job, (_, pids) in zip(jobs, files, strict=True)], [flag for flag, _ in files]
 
 
 def test_a_fork_server_that_dies_costs_its_workers_and_the_launcher_goes_on(bench):
     jobs, pids, _ = workers(bench, 2)
     server = bench.launcher.processes.server.process
     server.kill()
-    ends = bench.ended(*jobs)
-    assert [end.code for end in ends] == [-9, -9] and all("forked from has ended" in end.reason for end in ends)
-    gone_pids(pids)
-    assert bench.ended(bench.submit("succeed"))[0].code == 0 and bench.launcher.processes.server.process.pid != server.pid
+    ends = bench.ends_of(*jobs)
+    assert [end.code for end in ends] == [-9, -9] and all(end.is_lost and "forked from has ended" in end.reason for end in ends)
+    await_end(pids)
+    assert bench.ends_of(bench.submit("succeed"))[0].code == 0 and bench.launcher.processes.server.process.pid != server.pid
 
 
-def test_a_fork_server_that_never_was_ready_is_said_to_be_none(bench, monkeypatch):
+def test_a_fork_server_that_never_was_ready_is_said_to_be_none(tmp_path, monkeypatch):
     from diffbench.launchers import processes
 
     monkeypatch.setattr(processes.sys, "executable", "/bin/false")
-    with pytest.raises(DiffbenchError, match="ended before it was ready"):
+    with pytest.raises(NoWorkers, match="the worker server ended with code 1 before it was ready; it said nothing") as raised:
         processes._Server(SimpleQueue())
+    assert raised.value.exit_code == 1, "the request was right"
+    (tmp_path / "python").write_text("#!/bin/sh\necho no such module >&2\nkill -9 $$\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(processes.sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(NoWorkers, match="the worker server was ended by signal 9 before it was ready; its last words: no such module"):
+        processes._Server(SimpleQueue())
+
+
+def test_a_fork_server_that_is_ended_while_it_starts_is_started_once_more(tmp_path, monkeypatch):
+    from diffbench.launchers import processes
+
+    first = tmp_path / "first"
+    (tmp_path / "python").write_text(f"#!/bin/sh\nif [ ! -e '{first}' ]; then touch '{first}'; kill -9 $$; fi\necho '{{\"ready\": 1}}'\ncat\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(processes.sys, "executable", str(tmp_path / "python"))
+    server = processes._start_server(SimpleQueue())
+    assert first.exists() and not server.is_over
+    server.close()
+
+
+def test_a_worker_apart_ends_with_no_other(bench):
+    jobs, pids, flags = workers(bench, 1)
+    apart = bench.submit("succeed", is_apart=True)
+    bench.launcher.processes.server.process.kill()
+    ends = {end.id: end for end in bench.ends_of(*jobs, apart)}
+    assert ends[jobs[0].id].is_lost and ends[apart.id].code == 0 and not bench.launcher.processes.apart
+    await_end(pids)
 
 
 def test_the_fork_server_ends_with_its_driver_even_while_it_starts(tmp_path):
@@ -69,7 +95,7 @@ def test_jobs_start_in_their_order_and_an_exclusive_one_is_alone(bench):
     before = [bench.submit("succeed", seconds=0.3) for _ in range(2)]
     alone = bench.submit("succeed", seconds=0.3, exclusive=True)
     after = [bench.submit("succeed") for _ in range(2)]
-    bench.ended(*before, alone, *after)
+    bench.ends_of(*before, alone, *after)
     begun, ended = (bench.facts(alone)[name] for name in ("begun", "ended"))
     assert all(bench.facts(job)["ended"] <= begun for job in before) and all(bench.facts(job)["begun"] >= ended for job in after)
 
@@ -92,8 +118,8 @@ import sys, time
 from pathlib import Path
 from diffbench.launchers import processes
 from diffbench.testing import launching
-from diffbench.testing.bench import Driver, noted
-from diffbench.testing.bench import gone as gone_pids
+from diffbench.testing.bench import Driver, noted_pids
+from diffbench.testing.bench import await_end
 processes.CAN_FORK = False
 bench = launching.Bench("tests.launchers.test_local:make", Path(sys.argv[1])).__enter__()
 bench.submit("hang", pids=sys.argv[1] + "/pids")
@@ -105,7 +131,7 @@ time.sleep(600)
 def test_a_spawned_worker_ends_with_a_driver_that_is_killed(tmp_path):
     environment = {**os.environ, "DIFFBENCH_TEST_MARK": str(tmp_path), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     driver = subprocess.Popen([sys.executable, "-c", SPAWNS, str(tmp_path)], env=environment)
-    noted(tmp_path / "pids", Driver(driver, Path(os.devnull)))
+    noted_pids(tmp_path / "pids", Driver(driver, Path(os.devnull)))
     driver.kill()
     driver.wait()
     gone(tmp_path)

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("ray", reason="ray is not installed: pip install 'diffbench[ray]'")
 
 import diffbench
-from diffbench.results import CLOCKED
-from diffbench.store import Store
+from diffbench.results.rows import CLOCKED
+from diffbench.store.artefacts import Store
 
 MATRIX = {
     "diffbench": 1, "name": "nodes", "dataset": "digits",

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 
 
 class SelfAttention(nn.Module):
-    """softmax(q k^T / sqrt(D/heads)) v, with q, k, v from the sequence; tokens [B, M, token_width] add keys and values of their own.
+    """softmax(q k^T / sqrt(D/heads)) v, with q, k, v from the sequence; tokens [B, M, token_width] add keys and values
+    of their own.
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; tokens as further keys and values: GLIDE, Nichol et al. 2021, arXiv:2112.10741.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; tokens as further keys and values: GLIDE, Nichol et al. 2021,
+    arXiv:2112.10741.
     """
 
     def __init__(self, width: int, heads: int, token_width: int = 0):
@@ -28,13 +30,15 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """softmax(q k^T / sqrt(D/heads)) v, with q from the sequence, k and v from tokens [B, M, token_width].
 
-    One token alone leaves nothing to choose: its softmax is 1 whatever q and k are. Source: Vaswani et al. 2017, section 3.2.3.
+    One token alone leaves nothing to choose: its softmax is 1 whatever q and k are. Source: Vaswani et al. 2017,
+    section 3.2.3.
     """
 
     def __init__(self, width: int, heads: int, token_width: int):
         super().__init__()
         self.heads = heads
-        self.q, self.kv, self.project = nn.Linear(width, width), nn.Linear(token_width, 2 * width), nn.Linear(width, width)
+        self.q, self.kv, self.project = (nn.Linear(width, width), nn.Linear(token_width, 2 * width),
+                                         nn.Linear(width, width))
 
     def forward(self, h: Tensor, tokens: Tensor) -> Tensor:
         (q,) = split(self.q(h), 1, self.heads)                                     # [B, heads, L, D/heads]
@@ -43,9 +47,11 @@ class CrossAttention(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """rho_q(q) (rho_k(k)^T v): rho_q is softmax over the features of a head, rho_k over the places. Its cost grows with L, not with L².
+    """rho_q(q) (rho_k(k)^T v): rho_q is softmax over the features of a head, rho_k over the places. Its cost grows with
+    L, not with L².
 
-    Called like the others; it takes no tokens. Source: Shen et al. 2021, arXiv:1812.01243, with their softmax normalisation.
+    Called like the others; it takes no tokens. Source: Shen et al. 2021, arXiv:1812.01243, with their softmax
+    normalisation.
     """
 
     def __init__(self, width: int, heads: int):

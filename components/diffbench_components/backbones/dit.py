@@ -13,32 +13,39 @@ from diffbench import Backbone, Io, OptionError, Signals
 from diffbench_components.backbones.attention import CrossAttention, SelfAttention
 from diffbench_components.backbones.embeddings import TimeEmbedding
 
-FREQUENCIES = 256                                                 # features of the time embedding, in every published size
-STEERED = {"adaln_zero": ("shift", "scale", "gate"), "adaln": ("shift", "scale"), "cross_attention": (), "in_context": ()}
+# features of the time embedding, in every published size
+FREQUENCIES = 256
+STEERED = {"adaln_zero": ("shift", "scale", "gate"), "adaln": ("shift", "scale"), "cross_attention": (),
+           "in_context": ()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dit(Backbone):
-    """A vision transformer on patches; the kind of its blocks says how the noise level and `Signals.vector` (DiT's label) enter.
+    """DiT: a vision transformer on patches of the image.
 
-    adaln: h + f((1 + scale) * LN(h) + shift), shift and scale linear in silu(time + vector), around attention f and MLP f alike.
-    adaln_zero: h + gate * f(...), the gate from the same vector; zero at first, so that every block starts as the identity.
+    The kind of its blocks says how the noise level and `Signals.vector` (DiT's label) enter.
+    adaln: h + f((1 + scale) * LN(h) + shift), shift and scale linear in silu(time + vector), around attention f and MLP
+    f alike.
+    adaln_zero: h + gate * f(...), the gate from the same vector; zero at first, so that every block starts as the
+    identity.
     cross_attention: time and vector are two tokens, to which a layer between attention and MLP attends.
     in_context: time and vector are two more tokens of the sequence, taken off it before the last layer.
-    `Signals.maps` are stacked onto the image. `Signals.tokens` enter by cross-attention: beside time and vector in that kind of block,
-    else in one more layer per block that adds nothing at birth (PixArt); or in context, in the sequence, in every kind.
-    The last layer starts at zero, and with it the output. In `adaln`, too, shift and scale start at zero: the paper does not say.
+    `Signals.maps` are stacked onto the image. `Signals.tokens` enter by cross-attention: beside time and vector in that
+    kind of block, else in one more layer per block that adds nothing at birth (PixArt); or in context, in the sequence,
+    in every kind. The last layer starts at zero, and with it the output. In `adaln`, too, shift and scale start at
+    zero: the paper does not say.
     Departure: where time would be the only token to attend to, a learned one stands beside it.
-    Source: Peebles & Xie 2023, arXiv:2212.09748, section 3.2 and their released code, which has adaln_zero only; PixArt-alpha: Chen et
-    al. 2023, arXiv:2310.00426.
+    Source: Peebles & Xie 2023, arXiv:2212.09748, section 3.2 and their released code, which has adaln_zero only;
+    PixArt-alpha: Chen et al. 2023, arXiv:2310.00426.
     """
 
-    patch: Annotated[int, Ge(1)] = 2              # edge of a patch in pixels; halving it costs four times as much or more
+    patch: Annotated[int, Ge(1)] = 2              # edge of a patch in pixels; halving it costs four times as much or
+                                                  # more
     depth: Annotated[int, Ge(1)] = 12             # transformer blocks
     width: Annotated[int, Ge(4)] = 384            # features per patch; divisible by 4 and by heads
     heads: Annotated[int, Ge(1)] = 6              # attention heads, each width/heads wide
     mlp_ratio: Annotated[float, Ge(1)] = 4.0      # hidden features of each MLP, in widths
-    block: Literal["adaln_zero", "adaln", "cross_attention", "in_context"] = "adaln_zero"     # how time and vector enter
+    block: Literal["adaln_zero", "adaln", "cross_attention", "in_context"] = "adaln_zero"  # how time and vector enter
 
     ports: ClassVar[frozenset[str]] = frozenset({"maps", "tokens", "vector"})
     starts_at_zero: ClassVar[bool] = True
@@ -68,9 +75,10 @@ class Dit(Backbone):
         return self.width
 
     def why_not(self, cell):
-        _, height, width = cell.dataset.image_shape
+        _, height, width = cell.data_shape
         if height % self.patch or width % self.patch:
-            return f"dit cuts images into patches of {self.patch}x{self.patch}, and {height}x{width} is not divisible by {self.patch}"
+            return (f"dit cuts images into patches of {self.patch}x{self.patch}, and {height}x{width} is not divisible "
+                    f"by {self.patch}")
         if (height, width) == (self.patch, self.patch):
             return f"dit sees {height}x{width} as a single patch, and attention needs two"
         return None
@@ -108,11 +116,14 @@ class _DitNetwork(nn.Module):
             h = block(h, c, attended)
         h, _ = self.last_norm(h[:, :patches], c)                                    # [B, L, D]
         h = self.last(h)                                                            # [B, L, p p C_out]
-        h = h.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.rows, self.columns))    # [B, rows, columns, p, p, C_out]
+        # [B, rows, columns, p, p, C_out]
+        h = h.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.rows, self.columns))
         return h.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)              # [B, C_out, H, W]
 
     def _condition(self, time: Tensor, signals: Signals) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
-        """c [B, D] of the modulations, tokens that join the sequence, tokens that cross-attention attends to: each [B, ., D]."""
+        """c [B, D] of the modulations, tokens that join the sequence, tokens that cross-attention attends to:
+        each [B, ., D].
+        """
         c, joined, attended = None, [], []
         if STEERED[self.block]:
             c = F.silu(time if signals.vector is None else time + signals.vector)
@@ -142,13 +153,16 @@ class _DitNetwork(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention, cross-attention where there is any, and MLP, each normed and added to the sequence: [B, L, D] -> [B, L, D]."""
+    """Attention, cross-attention where there is any, and MLP, each normed and added to the sequence:
+    [B, L, D] -> [B, L, D].
+    """
 
     def __init__(self, options: Dit, crosses: bool):
         super().__init__()
         width, hidden = options.width, round(options.mlp_ratio * options.width)
         self.norm_1, self.attention = _Norm(width, STEERED[options.block]), SelfAttention(width, options.heads)
-        self.cross_norm, self.cross = (_Norm(width), CrossAttention(width, options.heads, width)) if crosses else (None, None)
+        self.cross_norm, self.cross = ((_Norm(width), CrossAttention(width, options.heads, width)) if crosses
+                                       else (None, None))
         self.norm_2 = _Norm(width, STEERED[options.block])
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
@@ -163,7 +177,9 @@ class _Block(nn.Module):
 
 
 class _Norm(nn.Module):
-    """(1 + scale) * LN(h) + shift and a gate, those that are steered linear in c; with none, LN has a scale and a shift of its own."""
+    """(1 + scale) * LN(h) + shift and a gate, those that are steered linear in c;
+    with none, LN has a scale and a shift of its own.
+    """
 
     def __init__(self, width: int, steered: tuple[str, ...] | list[str] = ()):
         super().__init__()

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 def sinusoids(c_noise: Tensor, width: int) -> Tensor:
     """(cos(w_0 c), ..., cos(w_H-1 c), sin(w_0 c), ..., sin(w_H-1 c)), w_i = 10000^(-i/H), H = width/2.
 
-    c_noise: [B], any real, such as 1000 t in [0, 1000] or EDM's log(sigma)/4 in [-2, 2]; width: even. Returns float32 [B, width].
-    Cosines come first and H stands in the exponent, as in guided-diffusion and DiT; DDPM has sines first and H - 1.
+    c_noise: [B], any real, such as 1000 t in [0, 1000] or EDM's log(sigma)/4 in [-2, 2]; width: even. Returns float32
+    [B, width]. Cosines come first and H stands in the exponent, as in guided-diffusion and DiT; DDPM has sines first
+    and H - 1.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
     """
     half = width // 2

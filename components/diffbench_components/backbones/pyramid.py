@@ -10,7 +10,9 @@ Modulation = Literal["scale_shift", "shift"]
 
 
 class ResnetBlock(nn.Module):
-    """x + conv(silu(modulated norm(conv(silu(norm(x)))))), both 3x3. Source: Ho et al. 2020, arXiv:2006.11239, their released code."""
+    """x + conv(silu(modulated norm(conv(silu(norm(x)))))), both 3x3. Source: Ho et al.
+    2020, arXiv:2006.11239, their released code.
+    """
 
     def __init__(self, channels_in: int, channels: int, width: int, modulation: Modulation, dropout: float):
         super().__init__()
@@ -25,10 +27,11 @@ class ResnetBlock(nn.Module):
 
 
 class ConvnextBlock(nn.Module):
-    """x + shrink(gelu(expand(modulated norm(depthwise(x))))): 7x7 per channel, then 1x1 to four times the features and back.
+    """x + shrink(gelu(expand(modulated norm(depthwise(x))))): 7x7 per channel, then 1x1 to four times the features and
+    back.
 
-    The norm is over the features of each pixel. Source: Liu et al. 2022, arXiv:2201.03545, figure 4; where they scale the branch
-    by 1e-6 at birth, the last convolution starts at zero.
+    The norm is over the features of each pixel. Source: Liu et al. 2022, arXiv:2201.03545, figure 4; where they scale
+    the branch by 1e-6 at birth, the last convolution starts at zero.
     """
 
     def __init__(self, channels_in: int, channels: int, width: int, modulation: Modulation, dropout: float):
@@ -45,9 +48,11 @@ class ConvnextBlock(nn.Module):
 
 
 class Modulated(nn.Module):
-    """A norm steered by c [B, width]: (1 + scale) * norm(h) + shift, or norm(h + shift) where DDPM's plain shift is asked for.
+    """A norm steered by c [B, width]: (1 + scale) * norm(h) + shift, or norm(h + shift) where DDPM's plain shift is
+    asked for.
 
-    Source: AdaGN, Dhariwal & Nichol 2021, arXiv:2105.05233, section 3; the shift: Ho et al. 2020, appendix B and their released code.
+    Source: AdaGN, Dhariwal & Nichol 2021, arXiv:2105.05233, section 3; the shift: Ho et al. 2020, appendix B and their
+    released code.
     """
 
     def __init__(self, norm: nn.Module, channels: int, width: int, modulation: Modulation):
@@ -64,7 +69,8 @@ class Modulated(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Attention over the pixels of a normed image, added to it: [B, F, H, W] -> [B, F, H, W]. It adds nothing at birth."""
+    """Attention over the pixels of a normed image, added to it: [B, F, H, W] -> [B, F, H, W]. It adds nothing at birth.
+    """
 
     def __init__(self, attention: nn.Module, channels: int):
         super().__init__()

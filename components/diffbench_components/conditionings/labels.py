@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from diffbench import Condition
+
 
 class LabelTable(nn.Module):
     """Learned numbers per label, [K + 1, width]; row K, one past the last label, is the null condition."""
@@ -12,10 +14,10 @@ class LabelTable(nn.Module):
         self.table = nn.Embedding(classes + 1, width)
         nn.init.normal_(self.table.weight, std=std)
 
-    def forward(self, cond: Tensor | None, drop: Tensor) -> Tensor:
-        """cond: labels [B] or None; drop: bool [B]. Returns [B, width]."""
+    def forward(self, cond: Condition | None, drop: Tensor) -> Tensor:
+        """cond: of B samples, or None; drop: bool [B]. Returns [B, width]."""
         null = self.table.num_embeddings - 1
-        label = torch.full(drop.shape, null, device=drop.device) if cond is None else cond.masked_fill(drop, null)
+        label = torch.full(drop.shape, null, device=drop.device) if cond is None else cond.label.masked_fill(drop, null)
         return self.table(label)
 
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from diffbench import Conditioning, Io, Signals
+from diffbench import Condition, Conditioning, Io, Signals
 
 
 @dataclass(frozen=True, kw_only=True)
 class None_(Conditioning):
-    """The network sees the image and the noise level only."""
+    """No condition: the network sees the image and the noise level only."""
 
     default_of_kind = True
 
@@ -18,5 +18,5 @@ class None_(Conditioning):
 
 
 class _Silent(nn.Module):
-    def forward(self, cond: Tensor | None, drop: Tensor) -> Signals:
+    def forward(self, cond: Condition | None, drop: Tensor) -> Signals:
         return Signals()

@@ -7,16 +7,16 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from diffbench import Conditioning, Io, Signals
+from diffbench import Condition, Conditioning, Io, Signals
 from diffbench_components.conditionings.labels import LabelTable, needs_condition
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens(Conditioning):
-    """Tokens [B, L, D]: a few learned ones per label, or one for each patch of an image that is the condition."""
+    """Tokens of a condition, [B, L, D]: learned ones per label, or one for each patch of an image."""
 
-    tokens: Annotated[int, Ge(1)] = 4                             # L of a label; attention to a single token could not tell queries apart
-    patch: Annotated[int, Ge(1)] = 2                              # edge of a patch, in pixels of the condition, where that is an image
+    tokens: Annotated[int, Ge(1)] = 4  # L of a label; attention to a single token could not tell queries apart
+    patch: Annotated[int, Ge(1)] = 2   # edge of a patch, in pixels of the condition, where that is an image
 
     @property
     def ports(self) -> frozenset[str]:
@@ -39,7 +39,7 @@ class _LabelTokens(nn.Module):
         self.tokens = tokens
         self.labels = LabelTable(io.classes, tokens * io.signal_width, std=0.5)
 
-    def forward(self, cond: Tensor | None, drop: Tensor) -> Signals:
+    def forward(self, cond: Condition | None, drop: Tensor) -> Signals:
         return Signals(tokens=self.labels(cond, drop).unflatten(1, (self.tokens, -1)))           # [B, L, D]
 
 
@@ -52,9 +52,9 @@ class _ImageTokens(nn.Module):
         self.positions = nn.Parameter(0.02 * torch.randn(count, io.signal_width))                # [L, D]
         self.null = nn.Parameter(torch.zeros(io.signal_width))                                   # [D]
 
-    def forward(self, cond: Tensor | None, drop: Tensor) -> Signals:
+    def forward(self, cond: Condition | None, drop: Tensor) -> Signals:
         null = self.null.expand(len(drop), len(self.positions), -1)                              # [B, L, D]
         if cond is None:
             return Signals(tokens=null + self.positions)
-        seen = self.stem(cond).flatten(2).transpose(1, 2)
+        seen = self.stem(cond.image).flatten(2).transpose(1, 2)
         return Signals(tokens=torch.where(drop[:, None, None], null, seen) + self.positions)

@@ -16,20 +16,23 @@ COUNTS = {"train": 4000, "reference": 2000, "held_out": 2000}
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianMixture(Dataset):
-    """x_0 = mean_k + std z, component k uniform and known as the label; grey images of size x size pixels, 4,000 / 2,000 / 2,000.
+    """A Gaussian mixture whose density is known: grey images, the component is the label.
 
-    mean_k(row, column) = separation cos(pi a_k (row + 1/2)/size) cos(pi b_k (column + 1/2)/size): smooth waves, (a, b) = (0, 1), (1, 0), (0, 2), ...,
-    orthogonal to each other. Labels go round (image i has label i mod K), so each split has each component equally often, and the
-    splits are independent draws.
-    Values are clipped to [-1, 1] and rounded to 0..255. The rounding adds a variance of (2/255)²/12 per pixel; the clipping changes next to
-    nothing while separation + 3 std < 1.
-    `means` [K, H, W], `std` and `weights` [K] are the truth before that; `pixel_moments` is that of the pixels as stored, exactly.
+    x_0 = mean_k + std z, component k uniform; size x size pixels, 4,000 / 2,000 / 2,000 images.
+    mean_k(row, column) = separation cos(pi a_k (row + 1/2)/size) cos(pi b_k (column + 1/2)/size): smooth waves, (a, b)
+    = (0, 1), (1, 0), (0, 2), ..., orthogonal to each other. Labels go round (image i has label i mod K), so each split
+    has each component equally often, and the splits are independent draws.
+    Values are clipped to [-1, 1] and rounded to 0..255. The rounding adds a variance of (2/255)²/12 per pixel; the
+    clipping changes next to nothing while separation + 3 std < 1.
+    `means` [K, H, W], `std` and `weights` [K] are the truth before that; `pixel_moments` is that of the pixels as
+    stored, exactly.
     """
 
     size: Annotated[int, Interval(ge=4, le=64)] = 8           # height and width
     components: Annotated[int, Interval(ge=2, le=12)] = 4     # K, how many Gaussians there are, each a class
     separation: Annotated[float, Interval(gt=0, le=1)] = 0.6  # amplitude of the means
-    std: Annotated[float, Interval(ge=0.02, le=1)] = 0.1      # of every pixel around its mean; below 0.02 rounding would make copies
+    std: Annotated[float, Interval(ge=0.02, le=1)] = 0.1      # of every pixel around its mean; below 0.02 rounding
+                                                              # would make copies
     draw: Annotated[int, Interval(ge=0, lt=2**63)] = 0        # seed of the images
 
     @property
@@ -44,7 +47,8 @@ class GaussianMixture(Dataset):
     def means(self) -> Tensor:
         """float64 [K, H, W], in [-1, 1]."""
         place = (torch.arange(self.size, dtype=torch.float64) + 0.5) * torch.pi / self.size
-        waves = [(a, b) for total in range(1, 8) for a in range(total + 1) for b in [total - a] if max(a, b) < 4][: self.components]
+        waves = [(a, b) for total in range(1, 8) for a in range(total + 1) for b in [total - a] if max(a, b) < 4][
+            : self.components]
         return torch.stack([self.separation * torch.outer((a * place).cos(), (b * place).cos()) for a, b in waves])
 
     @property
@@ -54,9 +58,11 @@ class GaussianMixture(Dataset):
 
     @property
     def pixel_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each pixel of component k as stored, clipped and rounded, on the scale of [-1, 1]; float64 [K, H, W] each.
+        """Mean and variance of each pixel of component k as stored, clipped and rounded, on the scale of [-1, 1];
+        float64 [K, H, W] each.
 
-        Level v_i = i/127.5 - 1, i = 0..255, has the probability of the values that are rounded to it; the outermost take all beyond.
+        Level v_i = i/127.5 - 1, i = 0..255, has the probability of the values that are rounded to it; the outermost
+        take all beyond.
         """
         levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1                       # [256]
         inner_edges = (levels[1:] + levels[:-1]) / 2                                      # [255]
@@ -80,9 +86,11 @@ class GaussianMixture(Dataset):
         return Split(images=((x_0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)[:, None], labels=labels)
 
     def _normal(self, index: int, count: int) -> Tensor:
-        """Standard normal numbers, float64 [count, H, W], the same on every processor and with every version of a library.
+        """Standard normal numbers, float64 [count, H, W], the same on every processor and with every version of a
+        library.
 
-        torch.randn is not: its stream depends on the processor's vector instructions. NumPy's raw Philox bits are a fixed stream.
+        torch.randn is not: its stream depends on the processor's vector instructions. NumPy's raw Philox bits are a
+        fixed stream.
         """
         bits = Philox(key=[self.draw, index]).random_raw(count * self.size**2)
         u = ((bits >> 11).astype("float64") + 0.5) * 2.0**-53                             # in (0, 1)

@@ -9,8 +9,9 @@ from diffbench_components.datasets.published import IdxImages
 class Mnist(IdxImages):
     """70,000 grey images of handwritten digits in ten classes, 28x28 pixels, padded with black to 32x32 by default.
 
-    Splits: train is the published training set (or a stratified part of it), reference and held out are the two stratified halves
-    of the published test set, 5,000 images each. The files lie in DIFFBENCH_DATA (`--data-root`), in torchvision's layout MNIST/raw.
+    Splits: train is the published training set (or a stratified part of it), reference and held out are the two
+    stratified halves of the published test set, 5,000 images each. The files lie in DIFFBENCH_DATA (`--data-root`), in
+    torchvision's layout MNIST/raw.
     Source: LeCun, Cortes & Burges 1998; CC BY-SA 3.0.
     """
 

@@ -12,10 +12,11 @@ from diffbench import DataError, Dataset, Split
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResolution(Dataset):
-    """The images of another data set; the condition of each is its average over blocks of factor x factor pixels.
+    """Super-resolution: the images of another data set, each under a small copy of itself.
 
-    Labels are the inner data set's: a judge may read them, the network is told the small image only. Samples are drawn under the small
-    images of the reference split, which no training has seen.
+    The condition of each image is its average over blocks of factor x factor pixels.
+    Labels are the inner data set's: a judge may read them, the network is told the small image only. Samples are drawn
+    under the small images of the reference split, which no training has seen.
     Source: Saharia et al. 2021, arXiv:2104.07636 (SR3), there with bicubic reduction.
     """
 
@@ -31,6 +32,10 @@ class SuperResolution(Dataset):
     @property
     def classes(self) -> int | None:
         return self.inner.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.inner.class_names
 
     @property
     def condition_shape(self) -> tuple[int, int, int]:
@@ -49,12 +54,14 @@ class SuperResolution(Dataset):
     def load(self) -> dict[str, Split]:
         if misfit := self._misfit():
             raise DataError(misfit)
-        return {name: replace(split, conditions=self._reduced(split.images)) for name, split in self.inner.load().items()}
+        return {name: replace(split, conditions=self._reduced(split.in_memory().images))
+                for name, split in self.inner.load().items()}
 
     def _reduced(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] to [N, C, h, w]: the block's mean, in whole numbers, halves rounded up."""
         _, height, width = self.condition_shape
-        blocks = images.unflatten(3, (width, self.factor)).unflatten(2, (height, self.factor))        # [N, C, h, f, w, f]
+        # [N, C, h, f, w, f]
+        blocks = images.unflatten(3, (width, self.factor)).unflatten(2, (height, self.factor))
         area = self.factor**2
         return ((2 * blocks.sum((3, 5), dtype=torch.int32) + area) // (2 * area)).to(torch.uint8)
 
@@ -63,5 +70,6 @@ class SuperResolution(Dataset):
         if height % self.factor or width % self.factor:
             return f"super_resolution reduces by {self.factor}, and {height}x{width} is not divisible by it"
         if self.inner.condition_shape is not None:
-            return f"super_resolution around {self.inner.component_name()} would replace the image that is its condition"
+            return (f"super_resolution around {self.inner.component_name()} would replace the image that is its "
+                    "condition")
         return None

@@ -31,13 +31,15 @@ def published(letter: str, sha256: str) -> Published:
                      url=f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth", sha256=sha256)
 
 
-# Its authors publish no hashes: these are those of the files at these addresses as several independent copies of them have it.
+# Its authors publish no hashes: these are those of the files at these addresses as several independent copies of them
+# have it.
 FORMS = {
     "small": Form(384, 12, 6, published("S", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9")),
     "base": Form(768, 12, 12, published("B", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73")),
     "large": Form(1024, 24, 16, published("L", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428")),
 }
-PATCH, GRID = 14, 37                  # pixels of a patch; patches of a side of the images of 518 pixels it was last trained on
+# pixels of a patch; patches of a side of the images of 518 pixels it was last trained on
+PATCH, GRID = 14, 37
 SIDE = 224                            # pixels of a side of the images it sees here: 16 patches
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)                  # of ImageNet's channels
 BATCH = 32                            # images per pass
@@ -45,19 +47,23 @@ BATCH = 32                            # images per pass
 
 @dataclass(frozen=True, kw_only=True)
 class Dinov2(Extractor):
-    """The class token after the last norm of a DINOv2 vision transformer: 1024 features of ViT-L/14 (base 768, small 384).
+    """The class token of a DINOv2 vision transformer, after its last norm.
 
-    Distances on these features are called `fd_dinov2`, `kid_dinov2` for ViT-L/14 with the published weights only: `fd_dinov2_base` for another size,
-    `fd_dinov2_<first 8 digits of their SHA-256>` for other weights. Images are uint8 as stored, grey ones repeated to three channels, resized to
-    224x224 by Pillow (bicubic with antialiasing, rounded to 8 bits), then normalised by ImageNet's mean and standard deviation.
-    Weights come from DIFFBENCH_DINOV2, from torch hub's cache, or where `download` is set from the address they were published at; they are compared
-    with their hash before they are read. The conventional features for this distance; torch-fidelity's own `dinov2-vit-l-14` resizes as
-    TensorFlow 1 did instead, and its values are others.
+    1024 features of ViT-L/14 (base 768, small 384).
+    Distances on these features are called `fd_dinov2`, `kid_dinov2` for ViT-L/14 with the published weights only:
+    `fd_dinov2_base` for another size,
+    `fd_dinov2_<first 8 digits of their SHA-256>` for other weights. Images are uint8 as stored, grey ones repeated to
+    three channels, resized to 224x224 by Pillow (bicubic with antialiasing, rounded to 8 bits), then normalised by
+    ImageNet's mean and standard deviation. Weights come from DIFFBENCH_DINOV2, from torch hub's cache, or where
+    `download` is set from the address they were published at; they are compared with their hash before they are read.
+    The conventional features for this distance; torch-fidelity's own `dinov2-vit-l-14` resizes as TensorFlow 1 did
+    instead, and its values are others.
     Source: Oquab et al. 2023, arXiv:2304.07193; as used by Stein et al. 2023, arXiv:2306.04675 (dgm-eval).
     """
 
-    size: Literal["small", "base", "large"] = "large"             # ViT-S/14, ViT-B/14, ViT-L/14
-    download: bool = incidental_option(False)                     # fetch missing weights into torch hub's cache; 88 MB, 346 MB, 1.2 GB
+    size: Literal["small", "base", "large"] = "large"  # ViT-S/14, ViT-B/14, ViT-L/14
+    download: bool = incidental_option(False)          # fetch missing weights into torch hub's cache; 88 MB, 346 MB,
+                                                       # 1.2 GB
 
     @property
     def column_suffix(self) -> str:
@@ -73,20 +79,28 @@ class Dinov2(Extractor):
 
     def why_not(self, cell: Cell) -> str | None:
         channels = cell.dataset.image_shape[0]
-        return None if channels in (1, 3) else f"dinov2 sees images of 1 or 3 channels; {cell.dataset.component_name()} has {channels}"
+        return (None if channels in (1, 3) else "dinov2 sees images of 1 or 3 channels; "
+                                                f"{cell.dataset.component_name()} has {channels}")
+
+    def feature_count(self, image_shape: tuple[int, int, int]) -> int:
+        return FORMS[self.size].width
 
     def remark(self, image_shape: tuple[int, int, int]) -> str:
         return "grey images repeated to three channels for dinov2" if image_shape[0] == 1 else ""
 
-    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float | str]]:
-        return self._published.read(network(self.size).state_dict(), download=self.download), {"sha256": self.fingerprint()}
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[
+            dict[str, Tensor], dict[str, float | str]]:
+        return (self._published.read(network(self.size).state_dict(), download=self.download),
+                {"sha256": self.fingerprint()})
 
     def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:
         return self.look(weights, images, device)["features"]
 
-    def look(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device, progress: Progress = silent) -> dict[str, Tensor]:
+    def look(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device,
+             progress: Progress = silent) -> dict[str, Tensor]:
         if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
-            raise DataError(f"dinov2 sees uint8 images [N, 1 or 3, H, W], got {str(images.dtype).removeprefix('torch.')} {list(images.shape)}")
+            raise DataError("dinov2 sees uint8 images [N, 1 or 3, H, W], got "
+                            f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}")
         net, seen = network(self.size, weights).to(device), []
         with torch.inference_mode():
             for part in images.split(BATCH):
@@ -111,14 +125,17 @@ def prepared(images: Tensor) -> Tensor:
     from PIL import Image
 
     colour = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
-    # Pillow, as published: it works in whole numbers and gives the same bytes everywhere; torch's bicubic differs in the last bits by processor.
-    resized = numpy.stack([numpy.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in colour])
+    # Pillow, as published: it works in whole numbers and gives the same bytes everywhere; torch's bicubic differs in
+    # the last bits by processor.
+    resized = numpy.stack([numpy.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+                           for image in colour])
     x = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
     return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 class VisionTransformer(nn.Module):
-    """The transformer in the names of the published weights; forward gives the class token, [B, 3, H, W] to [B, width]."""
+    """The transformer in the names of the published weights; forward gives the class token, [B, 3, H, W] to [B, width].
+    """
 
     def __init__(self, width: int, depth: int, heads: int):
         super().__init__()
@@ -131,7 +148,8 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patches = self._patches(x)                                        # [B, L, width]
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), patches], 1) + positions(self.pos_embed, x.shape[2] // PATCH, x.shape[3] // PATCH)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), patches],
+                      1) + positions(self.pos_embed, x.shape[2] // PATCH, x.shape[3] // PATCH)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)[:, 0]
@@ -144,9 +162,11 @@ class VisionTransformer(nn.Module):
 
 
 def positions(pos_embed: Tensor, height: int, width: int) -> Tensor:
-    """The embedding of each position, [1, 1 + 37², D] to [1, 1 + height width, D]: that of the class token, then bicubic of the grid.
+    """The embedding of each position, [1, 1 + 37², D] to [1, 1 + height width, D]: that of the class token, then
+    bicubic of the grid.
 
-    The scale is (height + 0.1)/37, not height/37: the 0.1, once added against rounding, has stayed in the published code and so in published values.
+    The scale is (height + 0.1)/37, not height/37: the 0.1, once added against rounding, has stayed in the published
+    code and so in published values.
     """
     if (height, width) == (GRID, GRID):
         return pos_embed
@@ -167,7 +187,8 @@ class Block(nn.Module):
         self.ls1, self.ls2 = (nn.ParameterDict({"gamma": nn.Parameter(torch.ones(width))}) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.attn["qkv"](self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)        # [B, heads, L, D/heads] each
+        # [B, heads, L, D/heads] each
+        q, k, v = self.attn["qkv"](self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + self.ls1["gamma"] * self.attn["proj"](attended)
         return x + self.ls2["gamma"] * self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))

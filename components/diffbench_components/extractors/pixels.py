@@ -14,15 +14,21 @@ from diffbench import Extractor, Progress, Split, silent
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Extractor):
-    """Features are the pixels themselves, in [0, 1], averaged to at most size x size; nothing is fitted and no labels are needed.
+    """The pixels themselves, averaged to at most size x size; nothing is fitted.
 
-    For data whose distribution is known in pixels, such as `gaussian_mixture`, and as a check of the others. They say little of how
-    images look: a shift by one pixel is far away.
+    Features lie in [0, 1], and no labels are needed.
+    For data whose distribution is known in pixels, such as `gaussian_mixture`, and as a check of the others. They say
+    little of how images look: a shift by one pixel is far away.
     """
 
     size: Annotated[int, Ge(1)] = 8                           # largest height and width; d is at most C size²
 
-    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, float | str]]:
+    def feature_count(self, image_shape: tuple[int, int, int]) -> int:
+        channels, height, width = image_shape
+        return channels * min(self.size, height) * min(self.size, width)
+
+    def fit(self, train: Split, seed: int, device: torch.device, progress: Progress = silent) -> tuple[
+            dict[str, Tensor], dict[str, float | str]]:
         return {}, {}
 
     def features(self, weights: Mapping[str, Tensor], images: Tensor, device: torch.device) -> Tensor:

@@ -14,10 +14,12 @@ FIRST = 1e-3                                      # t_1, the time of sigma_min
 
 @dataclass(frozen=True, kw_only=True)
 class Edm(Exploding):
-    """alpha = 1, sigma(t) = (sigma_min^(1/rho) + u (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho, u = (t - t_1)/(1 - t_1); continuous.
+    """EDM's schedule: alpha = 1, and sigma is the time of its sampler; continuous.
 
-    EDM's own time is sigma itself; our t counts its steps, so that equal steps in t crowd near the data as its sampler's do. The
-    paper's last step goes from sigma_min to the clean image; here that is t from t_1 = 0.001 to 0, and sigma is linear between.
+    sigma(t) = (sigma_min^(1/rho) + u (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho, u = (t - t_1)/(1 - t_1).
+    EDM's own time is sigma itself; our t counts its steps, so that equal steps in t crowd near the data as its
+    sampler's do. The paper's last step goes from sigma_min to the clean image; here that is t from t_1 = 0.001 to 0,
+    and sigma is linear between.
     Source: Karras et al. 2022, arXiv:2206.00364, eq. 5 and table 1.
     """
 
@@ -31,7 +33,8 @@ class Edm(Exploding):
 
     def d_sigma(self, t: Tensor) -> Tensor:
         t = t.double()
-        return torch.where(t < FIRST, self.sigma_min / FIRST, self.rho * self._root(t) ** (self.rho - 1) * self._span() / (1 - FIRST))
+        return torch.where(t < FIRST, self.sigma_min / FIRST,
+                           self.rho * self._root(t) ** (self.rho - 1) * self._span() / (1 - FIRST))
 
     def t_of_nsr(self, nsr: Tensor) -> Tensor:
         nsr = nsr.double()

@@ -12,10 +12,12 @@ from diffbench import DiscreteNoiseSchedule
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(DiscreteNoiseSchedule):
-    """Variance-preserving schedule with beta_i = beta_start (beta_end/beta_start)^((i - 1)/(T - 1)); alpha_bar_i = prod_j<=i (1 - beta_j).
+    """Variance-preserving schedule whose betas grow exponentially.
 
-    i = 1..T, the ends multiplied by 1000/T. It ends at alpha_bar_T = 2.3e-2: a sampler that starts from pure noise starts
-    from what training never showed; `zero_terminal_snr` removes that. Other "exponential" schedules are exp(-12 t) on alpha_bar and `ve`.
+    beta_i = beta_start (beta_end/beta_start)^((i - 1)/(T - 1)); alpha_bar_i = prod_j<=i (1 - beta_j).
+    i = 1..T, the ends multiplied by 1000/T. It ends at alpha_bar_T = 2.3e-2: a sampler that starts from pure noise
+    starts from what training never showed; `zero_terminal_snr` removes that. Other "exponential" schedules are exp(-12
+    t) on alpha_bar and `ve`.
     """
 
     beta_start: Annotated[float, Interval(gt=0, lt=1)] = 1e-4     # beta_1 at T = 1000

@@ -12,8 +12,9 @@ from diffbench import DiscreteNoiseSchedule
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(DiscreteNoiseSchedule):
-    """Variance-preserving schedule whose beta_i is linear in i; alpha_bar_i = prod_j<=i (1 - beta_j).
+    """DDPM's schedule: variance-preserving, with betas that grow linearly.
 
+    alpha_bar_i = prod_j<=i (1 - beta_j).
     beta_i, i = 1..T: from beta_start to beta_end, both multiplied by 1000/T, so that alpha(1) stays near 0 for every T
     (with T = 100 and unscaled ends alpha_bar_T would be 0.36); never above 0.999.
     Source: Ho et al. 2020, arXiv:2006.11239, section 4, T = 1000; the scaling is that of improved-diffusion.

@@ -12,10 +12,11 @@ from diffbench import DiscreteNoiseSchedule
 
 @dataclass(frozen=True, kw_only=True)
 class Quadratic(DiscreteNoiseSchedule):
-    """Variance-preserving schedule with beta_i = beta_start + (beta_end - beta_start) (i/T)²; alpha_bar_i = prod_j<=i (1 - beta_j).
+    """Variance-preserving schedule whose betas grow with the square of the step.
 
-    i = 1..T, the ends multiplied by 1000/T. Not the "quad" of DDIM's code, which squares a line of roots: `scaled_linear`.
-    With the ends of `linear` alpha_bar_T is 1.1e-3.
+    beta_i = beta_start + (beta_end - beta_start) (i/T)²; alpha_bar_i = prod_j<=i (1 - beta_j).
+    i = 1..T, the ends multiplied by 1000/T. Not the "quad" of DDIM's code, which squares a line of roots:
+    `scaled_linear`. With the ends of `linear` alpha_bar_T is 1.1e-3.
     """
 
     beta_start: Annotated[float, Interval(gt=0, lt=1)] = 1e-4     # beta at t = 0 and T = 1000

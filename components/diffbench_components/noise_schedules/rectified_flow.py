@@ -10,8 +10,9 @@ from diffbench import NoiseSchedule
 
 @dataclass(frozen=True, kw_only=True)
 class RectifiedFlow(NoiseSchedule):
-    """alpha = 1 - t, sigma = t; continuous, with zero terminal SNR: use `velocity`, `v` or `x0`.
+    """Straight paths from data to noise, as in flow matching; continuous.
 
+    alpha = 1 - t, sigma = t, with zero terminal SNR: use `velocity`, `v` or `x0`.
     t = 0 is data, as everywhere here and in diffusers; the code of SiT, torchcfm and flow_matching runs the other way.
     Source: Liu et al. 2023, arXiv:2209.03003, eq. 1; Lipman et al. 2023, arXiv:2210.02747, eq. 22 with sigma_min = 0.
     """

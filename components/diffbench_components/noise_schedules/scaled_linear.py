@@ -12,10 +12,12 @@ from diffbench import DiscreteNoiseSchedule
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledLinear(DiscreteNoiseSchedule):
-    """Variance-preserving schedule whose sqrt(beta_i) is linear in i; alpha_bar_i = prod_j<=i (1 - beta_j).
+    """Stable Diffusion's schedule: variance-preserving, the roots of its betas grow linearly.
 
-    beta_i = (sqrt(beta_start) + (i - 1)/(T - 1) (sqrt(beta_end) - sqrt(beta_start)))², i = 1..T, the ends multiplied by 1000/T.
-    DDIM's and PNDM's code call it "quad"; our `quadratic` is another schedule. It ends at alpha_bar_T = 4.7e-3, far from pure noise.
+    alpha_bar_i = prod_j<=i (1 - beta_j).
+    beta_i = (sqrt(beta_start) + (i - 1)/(T - 1) (sqrt(beta_end) - sqrt(beta_start)))², i = 1..T, the ends multiplied by
+    1000/T. DDIM's and PNDM's code call it "quad"; our `quadratic` is another schedule. It ends at alpha_bar_T = 4.7e-3,
+    far from pure noise.
     Source: Rombach et al. 2022, arXiv:2112.10752, released configurations, T = 1000.
     """
 

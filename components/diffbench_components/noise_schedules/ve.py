@@ -13,11 +13,13 @@ from diffbench_components.noise_schedules.exploding import Exploding
 
 @dataclass(frozen=True, kw_only=True)
 class Ve(Exploding):
-    """alpha = 1, sigma(t)² = sigma_min² ((sigma_max/sigma_min)^(2t) - 1); continuous.
+    """The variance-exploding schedule of score-based models; continuous.
 
-    This is exactly the noise that the variance-exploding SDE adds to a clean image by time t. The usual sigma_min (sigma_max/sigma_min)^t
-    leaves out the -1, which makes t = 0 noisy and changes sigma by less than 1 % from t = 0.24 on. The defaults are the published ones,
-    which are for images in [0, 1]; on ours, in [-1, 1], 0.02 and 100 would be the same process.
+    alpha = 1, sigma(t)² = sigma_min² ((sigma_max/sigma_min)^(2t) - 1).
+    This is exactly the noise that the variance-exploding SDE adds to a clean image by time t. The usual sigma_min
+    (sigma_max/sigma_min)^t leaves out the -1, which makes t = 0 noisy and changes sigma by less than 1 % from t = 0.24
+    on. The defaults are the published ones, which are for images in [0, 1]; on ours, in [-1, 1], 0.02 and 100 would be
+    the same process.
     Source: Song & Ermon 2019, arXiv:1907.05600; Song et al. 2021, arXiv:2011.13456, appendix C.
     """
 

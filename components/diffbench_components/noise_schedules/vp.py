@@ -12,8 +12,9 @@ from diffbench import NoiseSchedule, OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class Vp(NoiseSchedule):
-    """dx = -beta(t)/2 x dt + sqrt(beta(t)) dw, beta(t) = beta_min + t (beta_max - beta_min); continuous.
+    """The variance-preserving schedule of score-based models; continuous.
 
+    dx = -beta(t)/2 x dt + sqrt(beta(t)) dw, beta(t) = beta_min + t (beta_max - beta_min).
     alpha² = exp(-B), sigma² = 1 - exp(-B), B(t) = beta_min t + (beta_max - beta_min) t²/2. The limit of `linear`, whose
     betas are beta(t)/1000; the product and the integral differ (alpha_bar(1) is 4.32e-5 here, 4.04e-5 there).
     Source: Song et al. 2021, arXiv:2011.13456, eq. 11 and appendix C.

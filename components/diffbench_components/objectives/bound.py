@@ -1,4 +1,6 @@
-"""What `vlb` and `hybrid` share: one term of the variational bound, with a learned variance and the decoder of 8-bit pixels."""
+"""What `vlb` and `hybrid` share: one term of the variational bound, with a learned variance and the decoder
+of 8-bit pixels.
+"""
 
 import math
 
@@ -7,21 +9,25 @@ from torch import Tensor
 
 from diffbench import Noised, NoiseSchedule, Parameterization, pixel_log_likelihood, posterior, step_divergence
 
-LEAST = math.log(1e-12)               # of a pixel's log-likelihood: below it a pixel has no gradient, as in the released code
+# of a pixel's log-likelihood: below it a pixel has no gradient, as in the released code
+LEAST = math.log(1e-12)
 
 
 def needs_grid(name: str, cell) -> str | None:
     """Why a bound cannot be trained in this cell, or None."""
     if cell.noise_schedule.grid is None:
-        return f"{name} sums over the steps of a discrete schedule, and {cell.noise_schedule.component_name()} is continuous"
+        return (f"{name} sums over the steps of a discrete schedule, and {cell.noise_schedule.component_name()} is "
+                "continuous")
     return None
 
 
-def bound(mean_out: Tensor, share: Tensor, noised: Noised, schedule: NoiseSchedule, parameterization: Parameterization) -> Tensor:
+def bound(mean_out: Tensor, share: Tensor, noised: Noised, schedule: NoiseSchedule,
+          parameterization: Parameterization) -> Tensor:
     """The bound's term at each sample's level, bits per dimension, [B].
 
     KL(q(x_s | x_t, x_0) || p(x_s | x_t)) where s is the next cleaner grid point, -log p(x_0 | x_t) where s is clean.
-    mean_out: the network's F, [B, C, H, W]; share: place of the learned variance between log small (0) and log large (1), [B, C, H, W].
+    mean_out: the network's F, [B, C, H, W]; share: place of the learned variance between log small (0) and log large
+    (1), [B, C, H, W].
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 4 to 7 and 15.
     """
     x_0, _, x_t, level = noised[:4]

@@ -12,9 +12,11 @@ from diffbench_components.objectives.bound import bound, needs_grid
 
 @dataclass(frozen=True, kw_only=True)
 class Hybrid(Objective):
-    """L_simple + vlb_weight L_vlb: the squared error teaches the mean, the bound only the variance (no gradient of it reaches the mean).
+    """Improved DDPM's hybrid loss: squared error, and the variational bound for the variance.
 
-    L_vlb in bits per dimension, as in `vlb`. What DiT and ADM are trained with. Discrete schedules only.
+    L_simple + vlb_weight L_vlb: the squared error teaches the mean, the bound only the variance (no gradient of it
+    reaches the mean). L_vlb in bits per dimension, as in `vlb`. What DiT and ADM are trained with. Discrete schedules
+    only.
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 16, lambda = 0.001.
     """
 

@@ -9,8 +9,9 @@ from diffbench_components.objectives.regression import Regression
 
 @dataclass(frozen=True, kw_only=True)
 class L1(Regression):
-    """Mean over pixels of w |F - target|. It finds the median of the target, not the mean that samplers assume.
+    """Absolute error.
 
+    Mean over pixels of w |F - target|. It finds the median of the target, not the mean that samplers assume.
     Source: Saharia et al. 2022, arXiv:2111.05826 (Palette), which compares it with the squared error.
     """
 

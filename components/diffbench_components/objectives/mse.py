@@ -9,8 +9,9 @@ from diffbench_components.objectives.regression import Regression
 
 @dataclass(frozen=True, kw_only=True)
 class Mse(Regression):
-    """Mean over pixels of w |F - target|²; with `epsilon` and the weighting `simple` this is DDPM's L_simple.
+    """Squared error; with `epsilon` and the weighting `simple` it is DDPM's L_simple.
 
+    Mean over pixels of w |F - target|².
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
     """
 

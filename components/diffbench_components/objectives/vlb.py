@@ -10,10 +10,12 @@ from diffbench_components.objectives.bound import bound, needs_grid
 
 @dataclass(frozen=True, kw_only=True)
 class Vlb(Objective):
-    """T times one term of the variational bound, t uniform over the grid: an unbiased estimate of the bound in bits per dimension.
+    """The variational bound, in bits per dimension.
 
-    The constant prior term is left out. The network learns the variance of each reverse step beside its mean; the last step is the
-    likelihood of 8-bit pixels. Its gradient is noisy, as the paper reports; `hybrid` is what it recommends. Discrete schedules only.
+    T times one term of the bound, t uniform over the grid: an unbiased estimate.
+    The constant prior term is left out. The network learns the variance of each reverse step beside its mean; the last
+    step is the likelihood of 8-bit pixels. Its gradient is noisy, as the paper reports; `hybrid` is what it recommends.
+    Discrete schedules only.
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 4 to 7.
     """
 

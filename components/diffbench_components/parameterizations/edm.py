@@ -12,10 +12,11 @@ from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 @dataclass(frozen=True, kw_only=True)
 class Edm(Parameterization):
-    """x0_hat = c_skip x/alpha + c_out F, unit variance in and out: c_skip = sd²/(n² + sd²), c_out = n sd/sqrt(n² + sd²).
+    """EDM's preconditioning: the network has unit variance in and out.
 
-    n = sigma/alpha, EDM's sigma; sd: standard deviation of the data. c_in = 1/(alpha sqrt(n² + sd²)), c_noise = log(n)/4. Written below
-    with alpha and sigma apart, so that it holds at alpha = 0.
+    x0_hat = c_skip x/alpha + c_out F: c_skip = sd²/(n² + sd²), c_out = n sd/sqrt(n² + sd²).
+    n = sigma/alpha, EDM's sigma; sd: standard deviation of the data. c_in = 1/(alpha sqrt(n² + sd²)), c_noise =
+    log(n)/4. Written below with alpha and sigma apart, so that it holds at alpha = 0.
     Source: Karras et al. 2022, arXiv:2206.00364, eq. 7 and table 1.
     """
 
@@ -29,13 +30,15 @@ class Edm(Parameterization):
         return log_n.clamp(-20, 20) / 4                   # at zero SNR n is infinite, at the clean end 0
 
     def target(self, x_0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        norm = self._norm(level)                          # (x_0 - c_skip x/alpha)/c_out, with x = alpha x_0 + sigma eps put in
+        # (x_0 - c_skip x/alpha)/c_out, with x = alpha x_0 + sigma eps put in
+        norm = self._norm(level)
         return (level.sigma / (self.sigma_data * norm)) * x_0 - (level.alpha * self.sigma_data / norm) * eps
 
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
         norm, sd = self._norm(level), self.sigma_data
         x0_hat = weighted_sum((level.alpha * sd**2 / norm**2, x_t), (level.sigma * sd / norm, out))
-        eps_hat = weighted_sum((level.sigma / norm**2, x_t), (-level.alpha * sd / norm, out))     # (x - alpha x0_hat)/sigma, sigma cancelled
+        # (x - alpha x0_hat)/sigma, sigma cancelled
+        eps_hat = weighted_sum((level.sigma / norm**2, x_t), (-level.alpha * sd / norm, out))
         return Prediction(x0=x0_hat, eps=eps_hat)
 
     def _norm(self, level: Level) -> float | Tensor:

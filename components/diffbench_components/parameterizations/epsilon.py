@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from diffbench import Level, Parameterization, Prediction, weighted_sum
+from diffbench_components.parameterizations.noise_like import why_not_decoded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epsilon(Parameterization):
-    """F = eps_hat, so x0_hat = (x - sigma eps_hat)/alpha: c_skip = 1/alpha, c_out = -sigma/alpha.
+    """The network predicts the noise.
 
+    F = eps_hat, so x0_hat = (x - sigma eps_hat)/alpha: c_skip = 1/alpha, c_out = -sigma/alpha.
     Undefined at alpha = 0, where x holds no trace of x_0.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 9 to 12.
     """
@@ -18,9 +20,7 @@ class Epsilon(Parameterization):
     default_of_kind = True
 
     def why_not(self, cell):
-        if cell.noise_schedule.at(1.0).alpha == 0.0:
-            return "epsilon cannot be decoded at zero terminal SNR: alpha(1) = 0 leaves x_0 undetermined; use v or x0"
-        return None
+        return why_not_decoded("epsilon", cell)
 
     def c_in(self, level: Level) -> float | Tensor:
         return (level.alpha**2 + level.sigma**2) ** -0.5

@@ -9,8 +9,9 @@ from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 @dataclass(frozen=True, kw_only=True)
 class V(Parameterization):
-    """F = v_hat of v = alpha eps - sigma x_0; defined at every level, alpha = 0 and sigma = 0 included.
+    """The network predicts v = alpha eps - sigma x_0, defined at every level.
 
+    F = v_hat; alpha = 0 and sigma = 0 included.
     x0_hat = (alpha x - sigma v_hat)/(alpha² + sigma²), eps_hat = (sigma x + alpha v_hat)/(alpha² + sigma²).
     Source: Salimans & Ho 2022, arXiv:2202.00512, section 4 and appendix D (alpha² + sigma² = 1 there).
     """

@@ -9,8 +9,9 @@ from diffbench import Level, Parameterization, Prediction, weighted_sum
 
 @dataclass(frozen=True, kw_only=True)
 class X0(Parameterization):
-    """F = x0_hat, so eps_hat = (x - alpha x0_hat)/sigma: c_skip = 0, c_out = 1; defined at alpha = 0, not at sigma = 0.
+    """The network predicts the clean image.
 
+    F = x0_hat, so eps_hat = (x - alpha x0_hat)/sigma: c_skip = 0, c_out = 1; defined at alpha = 0, not at sigma = 0.
     Source: Ho et al. 2020, arXiv:2006.11239, section 3.2 (considered there and left for epsilon).
     """
 

@@ -13,10 +13,11 @@ from diffbench_components.schedulers.ddpm import Ddpm
 
 @dataclass(frozen=True, kw_only=True)
 class Ddim(Scheduler):
-    """x_s = alpha_s x0_hat + sqrt(sigma_s² - sigma_eta²) eps_hat + sigma_eta z, sigma_eta = eta sqrt(var_ts) sigma_s/sigma_t.
+    """DDIM, deterministic at eta = 0.
 
-    var_ts = sigma_t² - (alpha_t/alpha_s)² sigma_s². eta = 0 is deterministic and equals Euler's method in sigma/alpha on the
-    probability flow; eta = 1 is `ddpm` with the small variance.
+    x_s = alpha_s x0_hat + sqrt(sigma_s² - sigma_eta²) eps_hat + sigma_eta z, sigma_eta = eta sqrt(var_ts)
+    sigma_s/sigma_t. var_ts = sigma_t² - (alpha_t/alpha_s)² sigma_s². eta = 0 is deterministic and equals Euler's method
+    in sigma/alpha on the probability flow; eta = 1 is `ddpm` with the small variance.
     Source: Song et al. 2021, arXiv:2010.02502, eq. 12 and 16.
     """
 
@@ -32,7 +33,8 @@ class Ddim(Scheduler):
     def equal_to(self) -> Scheduler:
         return Ddpm(steps=self.steps, variance="small") if self.eta == 1 else self
 
-    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None,
+             noise: Noise) -> tuple[Tensor, None]:
         alpha_t, sigma_t = schedule.scales(t)
         alpha_s, sigma_s = schedule.scales(s)
         sigma_eta = self.eta * math.sqrt(posterior(alpha_t, sigma_t, alpha_s, sigma_s).small)

@@ -12,20 +12,21 @@ from diffbench import Denoise, Noise, NoiseSchedule, Scheduler, weighted_sum
 
 @dataclass(frozen=True, kw_only=True)
 class DpmSolverPp(Scheduler):
-    """Second-order steps in lambda = log(alpha/sigma), h = lambda_s - lambda_t: x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^-h) D.
+    """DPM-Solver++ of second order: multistep, singlestep, or on the reverse SDE.
 
-    "2m": D = x0_hat + (x0_hat - x0_before)/(2 r), r = h_before/h, one evaluation a step. "2s": D = x0_hat at the middle of lambda, two
-    evaluations a step. "2m_sde": the same D as 2m on the reverse SDE, x_s = sigma_s/sigma_t e^-h x_t + alpha_s (1 - e^-2h) D +
-    sigma_s sqrt(1 - e^-2h) z. The first step of the multistep forms, and the step to the clean level, are of order 1: x0_hat.
-    At alpha = 0 h is infinite and the formulas are finite.
+    In lambda = log(alpha/sigma), h = lambda_s - lambda_t: x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^-h) D.
+    "2m": D = x0_hat + (x0_hat - x0_before)/(2 r), r = h_before/h, one evaluation a step. "2s": D = x0_hat at the middle
+    of lambda, two evaluations a step. "2m_sde": the same D as 2m on the reverse SDE, x_s = sigma_s/sigma_t e^-h x_t +
+    alpha_s (1 - e^-2h) D + sigma_s sqrt(1 - e^-2h) z. The first step of the multistep forms, and the step to the clean
+    level, are of order 1: x0_hat. At alpha = 0 h is infinite and the formulas are finite.
     Source: Lu et al. 2022, arXiv:2211.01095, algorithms 1 (2S) and 2 (2M).
     """
 
-    steps: Annotated[int, Ge(1)] = 20                             # N; 2s makes 2 N - 1 network evaluations, the others N
-    variant: Literal["2m", "2s", "2m_sde"] = "2m"                 # multistep, singlestep, multistep with noise
+    steps: Annotated[int, Ge(1)] = 20              # N; 2s makes 2 N - 1 network evaluations, the others N
+    variant: Literal["2m", "2s", "2m_sde"] = "2m"  # multistep, singlestep, multistep with noise
 
     examples = ({}, {"variant": "2s"}, {"variant": "2m_sde"})
-    order: ClassVar[int] = 2                                      # 2m_sde: weak order, measured on Gaussian data; the paper claims none
+    order: ClassVar[int] = 2  # 2m_sde: weak order, measured on Gaussian data; the paper claims none
 
     @property
     def is_stochastic(self) -> bool:
@@ -37,13 +38,15 @@ class DpmSolverPp(Scheduler):
     def why_not(self, cell):
         first = float(cell.spacing(cell.noise_schedule, self.steps)[0])
         if self.variant == "2s" and cell.noise_schedule.at(first).alpha == 0.0:
-            return "dpm_solver_pp's 2s cannot start at zero terminal SNR, where log SNR has no middle; use 2m, or a spacing that starts below t = 1"
+            return ("dpm_solver_pp's 2s cannot start at zero terminal SNR, where log SNR has no middle; use 2m, or a "
+                    "spacing that starts below t = 1")
         return None
 
     def init(self) -> tuple[float, Tensor] | None:
         return None
 
-    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: tuple[float, Tensor] | None,
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float,
+             state: tuple[float, Tensor] | None,
              noise: Noise) -> tuple[Tensor, tuple[float, Tensor] | None]:
         x0_hat = denoise(x_t, t).x0                               # [B, C, H, W]
         if s == 0:
@@ -55,7 +58,8 @@ class DpmSolverPp(Scheduler):
         if self.variant == "2s":
             middle = schedule.time_of(math.sqrt(schedule.nsr(t) * schedule.nsr(s)))
             alpha_m, sigma_m = schedule.scales(middle)
-            x_m = weighted_sum((sigma_m / sigma_t, x_t), (alpha_m * (1 - schedule.nsr(middle) / schedule.nsr(t)), x0_hat))
+            x_m = weighted_sum((sigma_m / sigma_t, x_t), (alpha_m * (1 - schedule.nsr(middle) / schedule.nsr(t)),
+                                                          x0_hat))
             d = denoise(x_m, middle).x0
         elif state is not None:
             before, x0_before = state

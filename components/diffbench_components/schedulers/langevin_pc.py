@@ -8,22 +8,28 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler, weighted_sum
+from diffbench import Denoise, Noise, NoiseSchedule, OptionError, Scheduler, posterior, weighted_sum
 from diffbench_components.schedulers.ddpm import Ddpm
 from diffbench_components.schedulers.euler_sde import EulerSde
+from diffbench_components.schedulers.spread import VARIANCE, marginal, why_not_for_its_spread
 
 
 @dataclass(frozen=True, kw_only=True)
 class LangevinPc(Scheduler):
-    """At each level first `corrector_steps` of Langevin dynamics, x + e score + sqrt(2 e) z, then one step of the predictor.
+    """Predictor-corrector sampling: steps of Langevin dynamics between those of a predictor.
 
-    step_size "marginal": e = 2 (snr sigma)², the rule of annealed Langevin dynamics; "norm": e = 2 (snr |z|/|score|)², that of the
-    paper, with the norms of each sample (its code takes the mean over the batch, so that an image depends on its neighbours, and
-    multiplies by 1 - beta_i, which is 0.98 to 1 and left out here). predictor "none" is annealed Langevin dynamics: the next level
-    starts from alpha_s/alpha_t x, and the end is x0_hat. Last step: corrector, then x0_hat; no noise is left.
-    Langevin steps of a fixed snr leave a bias of order snr² that no number of levels removes (for N(0, v) noised to v_t the stationary
-    variance is v_t/(1 - e/(2 v_t))), so no order of convergence is claimed unless corrector_steps is 0.
-    Source: Song et al. 2021, arXiv:2011.13456, algorithms 2 to 5; annealed: Song & Ermon 2019, arXiv:1907.05600, algorithm 1.
+    At each level first `corrector_steps` of x + e score + sqrt(2 e) z, then one step of the predictor.
+    step_size "marginal": e = 2 (snr sigma)², the rule of annealed Langevin dynamics; "norm": e = 2 (snr |z|/|score|)²,
+    that of the paper, with the norms of each sample (its code takes the mean over the batch, so that an image depends
+    on its neighbours, and multiplies by 1 - beta_i, which is 0.98 to 1 and left out here). predictor "none" is annealed
+    Langevin dynamics: the next level starts from alpha_s/alpha_t x, and the end is x0_hat. Last step: corrector, then
+    x0_hat; no noise is left. Langevin steps of a fixed snr leave a bias of order snr² that no number of levels removes
+    (for N(0, v) noised to v_t the stationary variance is v_t/(1 - e/(2 v_t))), so no order of convergence is claimed
+    unless corrector_steps is 0. With predictor "none" nothing but the Langevin steps shrinks what alpha_s/alpha_t has
+    stretched, each by 1 - e/v_t, 0.95 at an snr of 0.16: where they are too few for the gain from level to level the
+    cell is refused, as are predictors' steps that are too long; see `spread`.
+    Source: Song et al. 2021, arXiv:2011.13456, algorithms 2 to 5; annealed: Song & Ermon 2019, arXiv:1907.05600,
+    algorithm 1.
     """
 
     steps: Annotated[int, Ge(1)] = 500                            # N levels; (corrector_steps + 1) N evaluations
@@ -32,13 +38,15 @@ class LangevinPc(Scheduler):
     snr: Annotated[float, Gt(0)] = 0.16                           # r of the step size; 0.16 on CIFAR-10
     step_size: Literal["marginal", "norm"] = "marginal"           # what the step is measured against
 
-    examples = ({"snr": 0.05}, {"predictor": "ancestral", "snr": 0.05}, {"predictor": "none", "corrector_steps": 5}, {"step_size": "norm"},
+    examples = ({"snr": 0.05}, {"predictor": "ancestral", "snr": 0.05}, {"predictor": "none", "corrector_steps": 5},
+                {"step_size": "norm"},
                 {"corrector_steps": 0})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.predictor == "none" and self.corrector_steps == 0:
-            raise OptionError("corrector_steps must be at least 1 with predictor 'none': nothing else moves the samples")
+            raise OptionError("corrector_steps must be at least 1 with predictor 'none': nothing else moves the "
+                              "samples")
 
     @property
     def order(self) -> int:
@@ -57,10 +65,33 @@ class LangevinPc(Scheduler):
     def why_not(self, cell):
         first = float(cell.spacing(cell.noise_schedule, self.steps)[0])
         if self.predictor != "ancestral" and cell.noise_schedule.at(first).alpha == 0.0:
-            return f"langevin_pc cannot start at zero terminal SNR with predictor '{self.predictor}', which divides by alpha; use 'ancestral'"
-        return None
+            return (f"langevin_pc cannot start at zero terminal SNR with predictor '{self.predictor}', which divides "
+                    "by alpha; use 'ancestral'")
+        if self.predictor != "none":
+            return why_not_for_its_spread(self._shown(), self.steps, cell, self.moved)
+        remedy = "use more steps, more corrector_steps or a predictor"
+        return why_not_for_its_spread(self._shown(), self.steps, cell, self.moved, remedy, is_mended_by_clipping=False)
 
-    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
+    def _shown(self) -> str:
+        return f"langevin_pc (predictor '{self.predictor}', {self.corrector_steps} corrector steps of snr {self.snr:g})"
+
+    def moved(self, schedule: NoiseSchedule, variance: float, t: float, s: float) -> float:
+        """The variance of x_s for Gaussian data, score = -x/v_t; step size "norm" as in an image of many pixels, where
+        norms are standard deviations.
+        """
+        true, (alpha_t, sigma_t), (alpha_s, sigma_s) = marginal(schedule, t), schedule.scales(t), schedule.scales(s)
+        for _ in range(self.corrector_steps):
+            e = 2 * self.snr**2 * (sigma_t**2 if self.step_size == "marginal" else true**2 / variance)
+            variance = (1 - e / true) ** 2 * variance + 2 * e
+        if self.predictor == "euler_maruyama":
+            return EulerSde.moved(schedule, variance, t, s)
+        if self.predictor == "none":
+            return (alpha_s / alpha_t) ** 2 * variance
+        q = posterior(alpha_t, sigma_t, alpha_s, sigma_s)
+        return (q.of_x + q.of_x0 * alpha_t * VARIANCE / true) ** 2 * variance + q.small
+
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: None,
+             noise: Noise) -> tuple[Tensor, None]:
         for draw in range(1, self.corrector_steps + 1):
             x_t = self._corrected(denoise, schedule, x_t, t, noise(draw))
         if self.predictor == "none" and s > 0:

@@ -18,16 +18,17 @@ ADAMS_BASHFORTH = {                                       # weights of eps_hat, 
 
 @dataclass(frozen=True, kw_only=True)
 class Pndm(Scheduler):
-    """Four-step Adams-Bashforth on eps_hat, moved by DDIM's map: x_s = alpha_s (x_t - sigma_t e)/alpha_t + sigma_s e.
+    """PNDM: a four-step linear multistep method on eps_hat (PLMS), globally of order 2.
 
+    Four-step Adams-Bashforth on eps_hat, moved by DDIM's map: x_s = alpha_s (x_t - sigma_t e)/alpha_t + sigma_s e.
     The history is of eps_hat, never of the network's raw output. The weights hold on a uniform grid only, so others are
-    refused. Two starts: "prk", three pseudo Runge-Kutta steps of four evaluations (N + 9 in all, N >= 4), and "plms", one
-    Heun-like pair and then orders 2, 3, 4 (N + 1 in all, N >= 2). Globally of order 2, as the paper proves, not 4: the weights
-    are those of equal steps in sigma/alpha, which equal steps in t are not; and the step to the clean level is of order 1.
-    Where a schedule ends in a tiny alpha (cosine: 5e-5), errors of the first step are multiplied by alpha_s/alpha_t; beyond 50 the
-    cell is refused: start below t = 1 there (`uniform: {start: 0.98}`).
-    Source: Liu et al. 2022, arXiv:2202.09778, section 3 (transfer part, pseudo linear multi-step, pseudo Runge-Kutta); "plms" as
-    in latent diffusion.
+    refused. Two starts: "prk", three pseudo Runge-Kutta steps of four evaluations (N + 9 in all, N >= 4), and "plms",
+    one Heun-like pair and then orders 2, 3, 4 (N + 1 in all, N >= 2). Globally of order 2, as the paper proves, not 4:
+    the weights are those of equal steps in sigma/alpha, which equal steps in t are not; and the step to the clean level
+    is of order 1. Where a schedule ends in a tiny alpha (cosine: 5e-5), errors of the first step are multiplied by
+    alpha_s/alpha_t; beyond 50 the cell is refused: start below t = 1 there (`uniform: {start: 0.98}`).
+    Source: Liu et al. 2022, arXiv:2202.09778, section 3 (transfer part, pseudo linear multi-step, pseudo Runge-Kutta);
+    "plms" as in latent diffusion.
     """
 
     steps: Annotated[int, Ge(2)] = 50                     # N; prk makes N + 9 evaluations, plms N + 1
@@ -40,7 +41,8 @@ class Pndm(Scheduler):
     def __post_init__(self):
         super().__post_init__()
         if self.warmup == "prk" and self.steps < 4:
-            raise OptionError(f"steps must be at least 4 with warmup 'prk' (three of them are the warm-up), got {self.steps}; 'plms' takes 2")
+            raise OptionError("steps must be at least 4 with warmup 'prk' (three of them are the warm-up), got "
+                              f"{self.steps}; 'plms' takes 2")
 
     def nfe(self, steps: int) -> int:
         return steps + 9 if self.warmup == "prk" else steps + 1
@@ -49,14 +51,16 @@ class Pndm(Scheduler):
         times = cell.spacing(cell.noise_schedule, self.steps)
         lengths = times[:-1] - times[1:]
         if float(lengths.max() - lengths.min()) > 1e-9:
-            return (f"pndm's Adams-Bashforth weights hold for equal steps, and {cell.spacing.component_name()} spacing with {self.steps} steps "
+            return (f"pndm's Adams-Bashforth weights hold for equal steps, and {cell.spacing.component_name()} spacing "
+                    f"with {self.steps} steps "
                     f"has steps of {float(lengths.min()):.4g} to {float(lengths.max()):.4g}; use uniform")
         return why_not_from_here("pndm", self.steps, cell)
 
     def init(self) -> tuple[Tensor, ...]:
         return ()
 
-    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: tuple[Tensor, ...],
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float,
+             state: tuple[Tensor, ...],
              noise: Noise) -> tuple[Tensor, tuple[Tensor, ...]]:
         def transfer(to: float, *e: tuple[float, Tensor]) -> Tensor:
             alpha_t, sigma_t = schedule.scales(t)

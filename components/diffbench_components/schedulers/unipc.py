@@ -16,19 +16,22 @@ History = tuple[tuple[float, Tensor], ...]                        # (t, x0_hat),
 
 @dataclass(frozen=True, kw_only=True)
 class Unipc(Scheduler):
-    """UniP-p predicts x_s from past x0_hat; UniC-p corrects it with the x0_hat evaluated there, which the next step uses as well.
+    """UniPC: a multistep predictor with a corrector that costs no evaluation.
 
-    In lambda = log(alpha/sigma), h = lambda_s - lambda_t: x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^-h) x0_hat - alpha_s B(h) sum_m a_m D_m/r_m,
-    D_m = x0_m - x0_hat at lambda_t + r_m h; the a_m make the rule exact for polynomials (UniP: over the past, UniC: over the past and
-    s). B(h) = -h ("bh1") or e^-h - 1 ("bh2"). One evaluation a step; the step to the clean level is x0_hat and is not corrected;
-    a level with alpha = 0 has no place in lambda, is left out of the past, and the step from it is not corrected. The order is p + 1,
-    the corrector's, where the first steps, which have little past, are short; with equal steps from the start 3 at most.
+    UniP-p predicts x_s from past x0_hat; UniC-p corrects it with the x0_hat evaluated there, which the next step uses
+    as well. In lambda = log(alpha/sigma), h = lambda_s - lambda_t: x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^-h)
+    x0_hat - alpha_s B(h) sum_m a_m D_m/r_m, D_m = x0_m - x0_hat at lambda_t + r_m h; the a_m make the rule exact for
+    polynomials (UniP: over the past, UniC: over the past and s). B(h) = -h ("bh1") or e^-h - 1 ("bh2"). One evaluation
+    a step; the step to the clean level is x0_hat and is not corrected; a level with alpha = 0 has no place in lambda,
+    is left out of the past, and the step from it is not corrected. The order is p + 1, the corrector's, where the first
+    steps, which have little past, are short; with equal steps from the start 3 at most.
     Source: Zhao et al. 2023, arXiv:2302.04867, with data prediction.
     """
 
-    steps: Annotated[int, Ge(1)] = 20                             # network evaluations
-    solver_order: Annotated[int, Interval(ge=1, le=3)] = 2        # p; early steps use what past there is
-    b: Literal["bh1", "bh2"] = "bh2"                              # B(h); the paper prefers bh1 below ten steps without guidance
+    steps: Annotated[int, Ge(1)] = 20                       # network evaluations
+    solver_order: Annotated[int, Interval(ge=1, le=3)] = 2  # p; early steps use what past there is
+    b: Literal["bh1", "bh2"] = "bh2"                        # B(h); the paper prefers bh1 below ten steps without
+                                                            # guidance
 
     examples = ({}, {"b": "bh1"}, {"solver_order": 1}, {"solver_order": 3})
 
@@ -39,7 +42,8 @@ class Unipc(Scheduler):
     def init(self) -> None:
         return None
 
-    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float, state: tuple[Tensor, History] | None,
+    def step(self, denoise: Denoise, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float,
+             state: tuple[Tensor, History] | None,
              noise: Noise) -> tuple[Tensor, Any]:
         x0_hat = denoise(x_t, t).x0                               # [B, C, H, W]
         if s == 0:
@@ -52,7 +56,8 @@ class Unipc(Scheduler):
         past = ((t, x0_hat), *(level for level in past if schedule.at(level[0]).alpha > 0))[: self.solver_order]
         return self._moved(schedule, x_t, past, s), (x_t, past)                 # UniP
 
-    def _moved(self, schedule: NoiseSchedule, x: Tensor, past: History, s: float, x0_there: Tensor | None = None) -> Tensor:
+    def _moved(self, schedule: NoiseSchedule, x: Tensor, past: History, s: float,
+               x0_there: Tensor | None = None) -> Tensor:
         """x at the newest level of `past`, moved to s; corrected where x0_hat at s is known."""
         t, x0_hat = past[0]
         _, sigma_t = schedule.scales(t)
@@ -60,7 +65,8 @@ class Unipc(Scheduler):
         decay = schedule.nsr(s) / schedule.nsr(t)                 # e^-h
         others = [x0 for _, x0 in past[1:]] + ([] if x0_there is None else [x0_there])
         weights = _weights(schedule, self.b, tuple(time for time, _ in past), s, x0_there is not None) if others else ()
-        first = (sigma_s / sigma_t, x), (alpha_s * (1 - decay + sum(weights)), x0_hat)      # D_m = x0_m - x0_hat, its second part put in here
+        # D_m = x0_m - x0_hat, its second part put in here
+        first = (sigma_s / sigma_t, x), (alpha_s * (1 - decay + sum(weights)), x0_hat)
         return weighted_sum(*first, *((-alpha_s * weight, x0) for weight, x0 in zip(weights, others, strict=True)))
 
 
@@ -76,7 +82,8 @@ def _weights(schedule: NoiseSchedule, b: str, times: tuple[float, ...], s: float
     for k in range(1, len(r) + 1):
         moments.append(phi * math.factorial(k) / big_b)
         phi = phi / -h - 1 / math.factorial(k + 1)
-    if len(r) == 1:                                               # the paper's choice: one half, also exact to leading order
+    # the paper's choice: one half, also exact to leading order
+    if len(r) == 1:
         a = numpy.array([0.5])
     else:
         a = numpy.linalg.solve(numpy.vander(r, increasing=True).T, numpy.array(moments))

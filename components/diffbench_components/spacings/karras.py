@@ -11,10 +11,12 @@ from diffbench_components.spacings.noise_levels import NoiseLevels
 
 @dataclass(frozen=True, kw_only=True)
 class Karras(NoiseLevels):
-    """n_i^(1/rho) in equal steps from nsr_max to nsr_min, i = 0..N-1, then 0; n = sigma/alpha.
+    """EDM's spacing: equal steps in a root of the noise level.
 
-    rho = 1 is equal steps in n, a large rho is `log_snr`. Karras et al. use 0.002 and 80 on their own schedule, k-diffusion and
-    diffusers the ends of the model's; both ends are brought inside the levels the schedule is trained at.
+    n_i^(1/rho) in equal steps from nsr_max to nsr_min, i = 0..N-1, then 0; n = sigma/alpha.
+    rho = 1 is equal steps in n, a large rho is `log_snr`. Karras et al. use 0.002 and 80 on their own schedule,
+    k-diffusion and diffusers the ends of the model's; both ends are brought inside the levels the schedule is trained
+    at.
     Source: Karras et al. 2022, arXiv:2206.00364, eq. 5.
     """
 

@@ -9,8 +9,9 @@ from diffbench_components.spacings.noise_levels import NoiseLevels
 
 @dataclass(frozen=True, kw_only=True)
 class LogSnr(NoiseLevels):
-    """log(sigma/alpha) in equal steps from nsr_max to nsr_min, then the clean level; the grid of exponential integrators.
+    """Equal steps in log SNR, the grid of exponential integrators.
 
+    log(sigma/alpha) goes from nsr_max to nsr_min, then to the clean level.
     k-diffusion and diffusers call it exponential or "lambda" spacing.
     Source: Lu et al. 2022, arXiv:2206.00927.
     """

@@ -15,7 +15,8 @@ from diffbench import NoiseSchedule, OptionError, Spacing
 class NoiseLevels(Spacing):
     """N levels of n = sigma/alpha, placed by a rule between nsr_min and nsr_max, then the clean one.
 
-    Both ends are brought inside the levels that the schedule is trained at: not above n(1), not below the first grid point.
+    Both ends are brought inside the levels that the schedule is trained at: not above n(1), not below the first grid
+    point.
     """
 
     nsr_min: Annotated[float, Gt(0)] = 0.002              # sigma/alpha of the last level before the clean one
@@ -30,8 +31,9 @@ class NoiseLevels(Spacing):
         schedule = cell.noise_schedule
         low, high = self._ends(schedule)
         if low >= high:
-            return (f"{self.component_name()} spacing has no levels between sigma/alpha {self.nsr_min:g} and {self.nsr_max:g} on "
-                    f"{schedule.component_name()}, whose levels reach from {schedule.nsr(1 / (schedule.grid or 1000)):.3g} to {schedule.nsr(1.0):.3g}")
+            return (f"{self.component_name()} spacing has no levels between sigma/alpha {self.nsr_min:g} and "
+                    f"{self.nsr_max:g} on {schedule.component_name()}, whose levels reach from "
+                    f"{schedule.nsr(1 / (schedule.grid or 1000)):.3g} to {schedule.nsr(1.0):.3g}")
         return None
 
     def _ends(self, schedule: NoiseSchedule) -> tuple[float, float]:

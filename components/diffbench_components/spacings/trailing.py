@@ -10,8 +10,9 @@ from diffbench import NoiseSchedule, Spacing
 
 @dataclass(frozen=True, kw_only=True)
 class Trailing(Spacing):
-    """t_i = round(T - i T/N)/T, i = 0..N: starts at t = 1, rounds to the grid, ends clean. On a continuous schedule it does not round.
+    """Equal steps from t = 1 down to the clean level, rounded to the grid.
 
+    t_i = round(T - i T/N)/T, i = 0..N. On a continuous schedule it does not round.
     Right for zero terminal SNR and for few steps. diffusers' "trailing" visits the same levels, but its DDIM steps to
     t - T//N instead of the next of them where N does not divide T.
     Source: Lin et al. 2024, arXiv:2305.08891, section 3.3.

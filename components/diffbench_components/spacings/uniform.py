@@ -12,9 +12,13 @@ from diffbench import NoiseSchedule, Spacing
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(Spacing):
-    """t_i = start (1 - i/N), i = 0..N. On a discrete schedule the times lie between grid points where N does not divide T."""
+    """Equal steps in t.
 
-    start: Annotated[float, Interval(gt=0, le=1)] = 1.0   # first time; below 1 it spares a solver the singular end of a schedule
+    t_i = start (1 - i/N), i = 0..N. On a discrete schedule the times lie between grid points where N does not divide T.
+    """
+
+    start: Annotated[float, Interval(gt=0, le=1)] = 1.0  # first time; below 1 it spares a solver the singular end of a
+                                                         # schedule
 
     default_of_kind = True
 

@@ -15,28 +15,32 @@ from typing import Any
 import pandas
 from markupsafe import Markup, escape
 
+from diffbench.contracts.sections import Picture, Section
 from diffbench.errors import DiffbenchError
-from diffbench.pairs import without_nan
 from diffbench.report.page import data, pictures
+from diffbench.report.page.environments import environments
+from diffbench.report.page.shapes import Column, Sheet
 from diffbench.report.reading import Source
-from diffbench.report.sections import Picture, Section
-from diffbench.store import Store, write_atomically
+from diffbench.results.records import without_nan
+from diffbench.store.artefacts import Store, write_atomically
+from diffbench.wording import encoded
 
 FILE = "report.html"
 PARTS = "diffbench.report.page"
-NOT_JSON = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})     # what could end or open a tag
+# what could end or open a tag
+NOT_JSON = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 def write(source: Source, path: Path, store: Store, sections: Iterable[tuple[str, Section]] = ()) -> None:
     """Writes the page, whole or not at all."""
-    write_atomically(path, html(source, store, sections).encode())
+    write_atomically(path, encoded(html(source, store, sections)))
 
 
 def html(source: Source, store: Store, sections: Iterable[tuple[str, Section]] = (), *, is_live: bool = False) -> str:
     """The page of one run, or of several that were merged.
 
-    store: where the losses of trainings lie; what it no longer has is left out. sections: of plug-ins, with their names. is_live: whether the page asks the
-    server it came from for news.
+    store: where the losses of trainings lie; what it no longer has is left out. sections: of plug-ins, with their
+    names. is_live: whether the page asks the server it came from for news.
     """
     lines = data.configurations(source)
     sheets, costs = data.of_sheets(source, lines), data.of_costs(source, lines)
@@ -46,39 +50,71 @@ def html(source: Source, store: Store, sections: Iterable[tuple[str, Section]] =
         order = sorted(order, key=lambda c: _rank(first, c))
     grids, left_out = pictures.grids(source, lines, order)
     facts = [{k: v for k, v in f.items() if k != "cells"} for f in lines.facts]
-    shown = {"naming": lines.naming, "keys": list(lines.keys), "words": lines.words, "labels": lines.labels, "facts": facts, "sheets": sheets,
+    for_script = {"naming": lines.naming, "keys": list(lines.keys), "words": lines.words, "labels": lines.labels,
+             "facts": facts, "sheets": sheets,
              "costs": costs, "curves": data.curves(source, store), "runs": source.labels}
     script, plotly = _part("script.js"), _plotly()
     statuses = source.rows["status"].value_counts().to_dict()
     return _template().render(
-        source=source, lines=lines, keys=list(lines.keys), sheets=sheets, costs=costs,
-        columns=_columns(sheets), first=first, headline=data.headline(sheets, costs, lines),
-        cost_titles=list(dict.fromkeys(title for c in costs for title in c["more"])), curves=shown["curves"], grids=grids, left_out=left_out, order=order,
-        films=pictures.films(source, lines), bad=data.not_measured(source), environments=data.environments(source), notes=list(source.notes()),
-        copies=data.copies(source), statuses=statuses, sections=[(name, section.title, [_piece(part) for part in section.body]) for name, section in sections],
-        caption=data.caption(source), has_scales=len({f["scale"] for f in lines.facts if f["trained"]}) > 1, is_live=is_live,
-        style=Markup(_part("style.css")), script=Markup(script), plotly=Markup(plotly), json=Markup(json.dumps(without_nan(shown)).translate(NOT_JSON)),
-        policy=_policy(script, plotly, is_live), best_cell=lines.facts[first["best"]]["cells"][0] if first and first["best"] is not None else None)
+        source=source,
+        lines=lines,
+        keys=list(lines.keys),
+        sheets=sheets,
+        costs=costs,
+        columns=_columns(sheets),
+        first=first,
+        headline=data.headline(sheets, costs, lines),
+        cost_titles=list(dict.fromkeys(title for c in costs for title in c["more"])),
+        curves=for_script["curves"],
+        grids=grids,
+        left_out=left_out,
+        order=order,
+        films=pictures.films(source, lines),
+        bad=data.not_measured(source),
+        environments=environments(source),
+        notes=list(source.notes()),
+        copies=data.copies(source),
+        statuses=statuses,
+        sections=[(name, section.title, [_piece(part) for part in section.body]) for name, section in sections],
+        caption=data.caption(source),
+        caveat=data.caveat(source),
+        contradictions=data.contradictions(source, lines),
+        has_scales=len({f["scale"] for f in lines.facts if f["trained"]}) > 1,
+        is_live=is_live,
+        has_shares=any(c["share"] is not None for c in costs),
+        has_unequal=first is not None and any(e["unequal"] for a in first["axes"] for e in a["effects"]),
+        style=Markup(_part("style.css")),
+        script=Markup(script),
+        plotly=Markup(plotly),
+        json=Markup(json.dumps(without_nan(for_script)).translate(NOT_JSON)),
+        policy=_policy(script, plotly, is_live),
+        best_cell=lines.facts[first["best"]]["cells"][0] if first and first["best"] is not None else None,
+    )
 
 
-def _rank(sheet: dict[str, Any], place: int) -> float:
+def _rank(sheet: Sheet, place: int) -> float:
     entry = sheet["entries"].get(place)
-    if entry is None:
+    if entry is None or entry["value"] is None:
         return float("inf")
-    return entry["debiased"] if sheet["better"] == "lower" else -entry["debiased"]
+    return entry["value"] if sheet["better"] == "lower" else -entry["value"]
 
 
-def _columns(sheets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The columns of the table of quality: sheets of one column stand in one, as long as no line would have two values."""
-    found: list[dict[str, Any]] = []
+def _columns(sheets: list[Sheet]) -> list[Column]:
+    """The columns of the table of quality: sheets of one quantity stand in one,
+    as long as no line would have two values.
+    """
+    columns: list[Column] = []
     for sheet in sheets:
-        same = next((c for c in found if c["column"] == sheet["column"] and not set(c["entries"]) & set(sheet["entries"])), None)
-        if same is None:
-            found.append({"column": sheet["column"], "title": sheet["column"] if all(c["column"] != sheet["column"] for c in found) else sheet["title"],
-                          "better": sheet["better"], "entries": dict(sheet["entries"])})
+        name, better, conventional = sheet["name"], sheet["better"], sheet["conventional"]
+        same = [column for column in columns if column["name"] == name]
+        free = next((column for column in same if column["entries"].keys().isdisjoint(sheet["entries"])), None)
+        if free is not None:
+            free["entries"] |= sheet["entries"]
         else:
-            same["entries"] |= sheet["entries"]
-    return found
+            columns.append({"name": name, "title": sheet["title"] if same else name, "better": better,
+                            "conventional": conventional,
+                            "entries": dict(sheet["entries"])})
+    return columns
 
 
 def _piece(part: str | pandas.DataFrame | Picture) -> tuple[str, Any]:
@@ -86,8 +122,9 @@ def _piece(part: str | pandas.DataFrame | Picture) -> tuple[str, Any]:
     if isinstance(part, str):
         return "text", part
     if isinstance(part, pandas.DataFrame):
-        return "table", ([str(name) for name in part.columns], [["" if pandas.isna(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
-                                                               for row in part.itertuples(index=False, name=None)])
+        return "table", ([str(name) for name in part.columns],
+                         [["" if pandas.isna(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
+                         for row in part.itertuples(index=False, name=None)])
     return "picture", (pictures.uri(part.data, str(part.type)), part.alt)
 
 
@@ -101,24 +138,25 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}g}"
 
 
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.3g}"
-
-
 def _policy(script: str, plotly: str, is_live: bool) -> str:
-    """What the browser may do with the page: run these two scripts, show pictures that are inside of it, and nothing else."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (script, plotly))
+    """Policy for what the browser may do with the page: run these two scripts, show pictures that are inside of it,
+    and nothing else.
+    """
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+                      for text in (script, plotly))
     server = "'self'" if is_live else "'none'"
-    return (f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; connect-src {server}; base-uri 'none'; "
-            "form-action 'none'")
+    return (f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; connect-src "
+            f"{server}; base-uri 'none'; form-action 'none'")
 
 
 @cache
 def _template() -> Any:
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"prose": _prose, "number": _number, "signed": _signed, "entry": data.text_of, "lines": _lines, "json_link": _json_link,
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                                     lstrip_blocks=True)
+    environment.filters |= {"prose": _prose, "number": _number, "entry": data.text_of, "lines": _lines,
+                            "json_link": _json_link,
                             "pins": _pins}
     return environment.from_string(_part("template.html.jinja"))
 

@@ -61,7 +61,14 @@
 
   // --- data of a table or figure
 
-  const quoted = (v) => { const s = v === null || v === undefined ? "" : String(v); return /[",\n]/.test(s) ? `"${s.replace(/"/g, '""')}"` : s; };
+  // A text that a spreadsheet would run, or take for another number than it is, begins with an apostrophe, as in the files of the run.
+  const isNumber = (s) => /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|^[+-]?inf$|^nan$/i.test(s);
+  const guarded = (s) => (s === "-" || (isNumber(s) && (String(Number(s)) === s || /^-?\d(\.\d+)?e[+-]\d\d+$/.test(s)) && s.length < 17)
+    || !(isNumber(s) || /^[\t\r\n']|^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/.test(s)) ? s : `'${s}`);
+  const quoted = (v) => {
+    const s = v === null || v === undefined ? "" : typeof v === "string" ? guarded(v) : String(v);
+    return /[",\n\r]/.test(s) ? `"${s.replace(/"/g, '""')}"` : s;
+  };
   function save(name, table) {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([table.map((line) => line.map(quoted).join(",") + "\n").join("")], { type: "text/csv" }));
@@ -70,8 +77,8 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
   const TABLES = {
-    quality: () => [["configuration", ...D.naming, "column", "seeds", "value", "debiased", "low", "high", "best", "may_be_best"],
-      ...D.sheets.flatMap((s) => Object.entries(s.entries).filter(([c]) => shown.has(Number(c))).map(([c, e]) => [D.labels[c], ...D.keys[c], s.title, e.seeds, e.value, e.debiased, e.low, e.high, e.best, e.may]))],
+    quality: () => [["configuration", ...D.naming, "column", "seeds", "value", "low", "high", "conventional", "best", "may_be_best"],
+      ...D.sheets.flatMap((s) => Object.entries(s.entries).filter(([c]) => shown.has(Number(c))).map(([c, e]) => [D.labels[c], ...D.keys[c], s.title, e.seeds, e.value, e.low, e.high, e.conventional, e.best, e.may]))],
     throughput: () => [["run", "configuration", ...D.naming, "images_per_second", "low", "high", "share_of_fastest", "noisy"],
       ...D.costs.filter((e) => shown.has(e.c)).map((e) => [e.run, D.labels[e.c], ...D.keys[e.c], e.rate, e.low, e.high, e.share, e.noisy])],
   };
@@ -88,7 +95,7 @@
   const palette = () => COLOURS[isDark() ? "dark" : "light"];
   const styles = (names) => new Map([...new Set(names)].map((name, i) => [name, { color: palette()[i % 7], symbol: SYMBOLS[i % 8], dash: DASHES[i % 5] }]));
   const sheet = () => D.sheets[Number($("#metric").value)];
-  const label = (s) => text(s.title.replace(/ \(.*/, "")) + (s.better ? `, ${s.better} is better` : "");
+  const label = (s) => text(s.name) + (s.better ? `, ${s.better} is better` : "");
   function layout(more) {
     const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--soft"), linecolor: colour("--line"), automargin: true };
     return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 13 }, margin: { l: 60, r: 15, t: 25, b: 80 },
@@ -96,9 +103,9 @@
       ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis } };
   }
   const bars = (points, of = (p) => p.e) => ({ type: "data", symmetric: false, thickness: 1, width: 3,
-    array: points.map((p) => (of(p).high === null ? 0 : Math.max(0, of(p).high - of(p).debiased))), arrayminus: points.map((p) => (of(p).low === null ? 0 : Math.max(0, of(p).debiased - of(p).low))) });
-  const told = (c, e) => `${D.labels[c]}: ${number(e.debiased)}` + (e.low === null ? "" : ` (${number(e.low)} to ${number(e.high)})`);
-  const entries = (s) => Object.entries(s.entries).map(([c, e]) => ({ c: Number(c), e, f: D.facts[c] })).filter((p) => shown.has(p.c) && p.f.trained);
+    array: points.map((p) => (of(p).high === null ? 0 : Math.max(0, of(p).high - of(p).value))), arrayminus: points.map((p) => (of(p).low === null ? 0 : Math.max(0, of(p).value - of(p).low))) });
+  const told = (c, e) => `${D.labels[c]}: ${number(e.value)}` + (e.low === null ? "" : ` (${number(e.low)} to ${number(e.high)})`);
+  const entries = (s) => Object.entries(s.entries).map(([c, e]) => ({ c: Number(c), e, f: D.facts[c] })).filter((p) => shown.has(p.c) && p.f.trained && p.e.value !== null);
   // What tells configurations apart in some of the naming columns, those left out in which none of these differs.
   const tells = (points, axes) => axes.filter((i) => new Set(points.map((p) => D.keys[p.c][i])).size > 1);
   const words = (p, axes) => axes.map((i) => D.words[p.c][i]).filter(Boolean).join(", ");
@@ -113,7 +120,7 @@
   }
   // The range of an axis: all points, and of their intervals what a logarithmic axis can show.
   function bounds(type, entries) {
-    const values = entries.map((e) => e.debiased), [low, high] = spread([...values, ...entries.flatMap((e) => [e.low ?? e.debiased, e.high ?? e.debiased])]);
+    const values = entries.map((e) => e.value), [low, high] = spread([...values, ...entries.flatMap((e) => [e.low ?? e.value, e.high ?? e.value])]);
     if (type !== "log") return { range: [low - (high - low) / 20, high + (high - low) / 20] };
     const least = Math.max(low, Math.min(...values) / 2);
     return { range: [Math.log10(least) - 0.05, Math.log10(high) + 0.05], ...ticks(type, least, high) };
@@ -127,39 +134,39 @@
       const points = entries(s).map((p) => ({ ...p, cost: by === "nfe" ? p.f.nfe : rate.has(p.c) ? 1000 / rate.get(p.c).rate : null, t: by === "nfe" ? null : rate.get(p.c) })).filter((p) => p.cost !== null);
       points.sort((a, b) => a.cost - b.cost);
       const sign = s.better === "lower" ? 1 : -1;
-      const front = points.filter((p) => !points.some((q) => (q.cost < p.cost && sign * q.e.debiased <= sign * p.e.debiased) || (q.cost <= p.cost && sign * q.e.debiased < sign * p.e.debiased)));
+      const front = points.filter((p) => !points.some((q) => (q.cost < p.cost && sign * q.e.value <= sign * p.e.value) || (q.cost <= p.cost && sign * q.e.value < sign * p.e.value)));
       const style = styles(D.facts.map((f) => f.scheduler)), unit = by === "nfe" ? "network evaluations per image (NFE)" : "sampling time per image, ms";
       const traces = [...group(points, (p) => p.f.scheduler)].map(([name, some]) => ({
-        type: "scatter", mode: "markers", name: text(name), x: some.map((p) => p.cost), y: some.map((p) => p.e.debiased), error_y: { ...bars(some), color: style.get(name).color },
+        type: "scatter", mode: "markers", name: text(name), x: some.map((p) => p.cost), y: some.map((p) => p.e.value), error_y: { ...bars(some), color: style.get(name).color },
         error_x: by === "nfe" ? undefined : { type: "data", symmetric: false, thickness: 1, width: 0, color: style.get(name).color, array: some.map((p) => 1000 / p.t.low - p.cost), arrayminus: some.map((p) => p.cost - 1000 / p.t.high) },
         marker: { size: 9, color: style.get(name).color, symbol: some.map((p) => style.get(name).symbol + (p.t && p.t.noisy ? "-open" : "")) },
         ids: some.map((p) => p.c), customdata: some.map((p) => [text(told(p.c, p.e)), number(p.cost)]), hovertemplate: `%{customdata[0]}<br>${unit}: %{customdata[1]}<extra></extra>` }));
-      if (front.length) traces.unshift({ type: "scatter", mode: "lines", name: "no other is better and cheaper", x: front.map((p) => p.cost), y: front.map((p) => p.e.debiased), line: { shape: "hv", width: 4, color: colour("--soft") }, opacity: 0.5, hoverinfo: "skip" });
-      const ys = points.map((p) => p.e.debiased), log = scale(ys);
+      if (front.length) traces.unshift({ type: "scatter", mode: "lines", name: "no other is better and cheaper", x: front.map((p) => p.cost), y: front.map((p) => p.e.value), line: { shape: "hv", width: 4, color: colour("--soft") }, opacity: 0.5, hoverinfo: "skip" });
+      const ys = points.map((p) => p.e.value), log = scale(ys);
       if (s.floor !== null && (log === "linear" || s.floor > 0)) traces.push({ type: "scatter", mode: "lines", name: "held-out real images", x: points.length ? [points[0].cost, points[points.length - 1].cost] : [], y: [s.floor, s.floor], line: { dash: "dot", width: 1.5, color: colour("--soft") }, hoverinfo: "skip" });
-      drawn.scatter = [["configuration", "cost", "quality", "low", "high", "on_the_front"], ...points.map((p) => [D.labels[p.c], p.cost, p.e.debiased, p.e.low, p.e.high, front.includes(p)])];
-      plot(div, traces, layout({ height: 460, xaxis: { title: { text: unit }, type: scale(points.map((p) => p.cost)), ...ticks(scale(points.map((p) => p.cost)), ...spread(points.map((p) => p.cost))) }, yaxis: { title: { text: label(s) }, type: log, ...(points.length ? bounds(log, [...points.map((p) => p.e), ...(s.floor !== null && (log === "linear" || s.floor > 0) ? [{ debiased: s.floor, low: null, high: null }] : [])]) : {}) } }));
+      drawn.scatter = [["configuration", "cost", "quality", "low", "high", "on_the_front"], ...points.map((p) => [D.labels[p.c], p.cost, p.e.value, p.e.low, p.e.high, front.includes(p)])];
+      plot(div, traces, layout({ height: 460, xaxis: { title: { text: unit }, type: scale(points.map((p) => p.cost)), ...ticks(scale(points.map((p) => p.cost)), ...spread(points.map((p) => p.cost))) }, yaxis: { title: { text: label(s) }, type: log, ...(points.length ? bounds(log, [...points.map((p) => p.e), ...(s.floor !== null && (log === "linear" || s.floor > 0) ? [{ value: s.floor, low: null, high: null }] : [])]) : {}) } }));
     },
     effects(div) {
-      const s = sheet(), lines = s.axes.flatMap((axis) => axis.effects.filter((e) => e.difference !== null).map((e) => ({ ...e, debiased: e.difference, axis: axis.name, best: axis.best }))).reverse();
-      const names = lines.map((e) => text(short(`${e.axis}: ${e.level} \u2212 ${e.best}`, matchMedia("(max-width: 600px)").matches ? 34 : 70)));
+      const s = sheet(), lines = s.axes.flatMap((axis) => axis.effects.filter((e) => e.difference !== null).map((e) => ({ ...e, value: e.difference, axis: axis.name, best: axis.best }))).reverse();
+      const names = lines.map((e) => text(short(`${e.axis}: ${e.level}${e.nfe ? ` \u00b7 ${e.nfe}` : ""} \u2212 ${e.best}`, matchMedia("(max-width: 600px)").matches ? 34 : 70)));
       const traces = [true, false].map((sure) => [sure, lines.map((e, i) => ({ ...e, i })).filter((e) => e.sure === sure)]).filter(([, some]) => some.length).map(([sure, some]) => ({
-        type: "scatter", mode: "markers", name: sure ? "significant" : "cannot tell", x: some.map((e) => e.debiased), y: some.map((e) => e.i), error_x: { ...bars(some, (e) => e), color: palette()[0] },
-        marker: { size: 9, color: palette()[0], symbol: sure ? "circle" : "circle-open" }, customdata: some.map((e) => [text(`${e.axis}: ${e.level} minus ${e.best}`), number(e.low), number(e.high), number(e.p)]),
+        type: "scatter", mode: "markers", name: sure ? "significant" : "cannot tell", x: some.map((e) => e.value), y: some.map((e) => e.i), error_x: { ...bars(some, (e) => e), color: palette()[0] },
+        marker: { size: 9, color: palette()[0], symbol: sure ? "circle" : "circle-open" }, customdata: some.map((e) => [text(`${e.axis}: ${e.level} minus ${e.best}${e.unequal ? `, ${e.unequal}` : ""}`), number(e.low), number(e.high), number(e.p)]),
         hovertemplate: "%{customdata[0]}<br>%{x:+.3g} (%{customdata[1]} to %{customdata[2]}), p %{customdata[3]}<extra></extra>" }));
       drawn.effects = [["axis", "level", "versus", "configurations", "difference", "low", "high", "p_holm"], ...s.axes.flatMap((axis) => axis.effects.map((e) => [axis.name, e.level, axis.best, e.configurations, e.difference, e.low, e.high, e.p]))];
-      plot(div, traces, layout({ height: 140 + 26 * Math.max(3, lines.length), xaxis: { title: { text: `difference of ${text(s.column)}, with its 95 % interval` }, zeroline: true },
+      plot(div, traces, layout({ height: 140 + 26 * Math.max(3, lines.length), xaxis: { title: { text: `difference of ${text(s.name)}, with its 95 % interval (${s.better === "lower" ? "left" : "right"} of 0 is better)` }, zeroline: true },
         yaxis: { tickvals: lines.map((_, i) => i), ticktext: names, range: [-0.7, lines.length - 0.3], zeroline: false }, showlegend: true, legend: { orientation: "h", yref: "paper", yanchor: "bottom", y: 1.02, x: 0 } }));
     },
     nfe(div) {
       const s = sheet(), points = entries(s), sign = s.better === "lower" ? 1 : -1;
       const others = tells(points, D.naming.map((_, i) => i).filter((i) => !/^(scheduler|steps)(\.|$)/.test(D.naming[i])));
       const panels = [...group(points, (p) => words(p, others))];
-      const mean = (some) => some.reduce((sum, p) => sum + sign * p.e.debiased, 0) / some.length;
+      const mean = (some) => some.reduce((sum, p) => sum + sign * p.e.value, 0) / some.length;
       const best = new Set(panels.map(([name, some]) => [mean(some), name]).sort((a, b) => a[0] - b[0]).slice(0, PANELS).map(([, name]) => name));
-      const style = styles(D.facts.map((f) => f.scheduler)), chosen = panels.filter(([name]) => best.has(name)), ys = chosen.flatMap(([, some]) => some.map((p) => p.e.debiased));
+      const style = styles(D.facts.map((f) => f.scheduler)), chosen = panels.filter(([name]) => best.has(name)), ys = chosen.flatMap(([, some]) => some.map((p) => p.e.value));
       const nfes = chosen.flatMap(([, some]) => some.map((p) => p.f.nfe)), type = scale(ys), bound = ys.length ? bounds(type, chosen.flatMap(([, some]) => some.map((p) => p.e))) : {};
-      drawn.nfe = [["panel", "configuration", "scheduler", "nfe", "quality", "low", "high"], ...chosen.flatMap(([name, some]) => some.map((p) => [name, D.labels[p.c], p.f.scheduler, p.f.nfe, p.e.debiased, p.e.low, p.e.high]))];
+      drawn.nfe = [["panel", "configuration", "scheduler", "nfe", "quality", "low", "high"], ...chosen.flatMap(([name, some]) => some.map((p) => [name, D.labels[p.c], p.f.scheduler, p.f.nfe, p.e.value, p.e.low, p.e.high]))];
       $$(".plotted", div).forEach((old) => Plotly.purge(old));
       div.replaceChildren();
       div.className = "plot panels";
@@ -168,7 +175,7 @@
         const traces = [...group(some, (p) => p.f.scheduler)].map(([scheduler, line]) => {
           line.sort((a, b) => a.f.nfe - b.f.nfe);
           const { color, symbol, dash } = style.get(scheduler);
-          return { type: "scatter", mode: line.length > 1 ? "lines+markers" : "markers", name: text(scheduler), x: line.map((p) => p.f.nfe), y: line.map((p) => p.e.debiased), error_y: { ...bars(line), color },
+          return { type: "scatter", mode: line.length > 1 ? "lines+markers" : "markers", name: text(scheduler), x: line.map((p) => p.f.nfe), y: line.map((p) => p.e.value), error_y: { ...bars(line), color },
             line: { color, dash, width: 1.5 }, marker: { color, symbol, size: 7 }, ids: line.map((p) => p.c), customdata: line.map((p) => text(told(p.c, p.e))), hovertemplate: "%{customdata}<br>NFE %{x}<extra></extra>" };
         });
         plot(panel, traces, layout({ height: 300, title: { text: text(short(name, 44)), font: { size: 13 }, x: 0.5, xanchor: "center" }, margin: { l: 45, r: 10, t: 40, b: 70 }, showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } },
@@ -186,14 +193,14 @@
       div.className = "plot panels";
       const others = tells(entries(chosen), D.naming.map((_, i) => i).filter((i) => !/^conditioning\..*scale$/.test(D.naming[i]))), lineOf = (p) => words(p, others);
       const lead = [...group(entries(chosen).filter((p) => p.f.scale !== null), lineOf)].filter(([, some]) => new Set(some.map((p) => p.f.scale)).size > 1), sign = chosen.better === "lower" ? 1 : -1;
-      const names = lead.map(([name, some]) => [Math.min(...some.map((p) => sign * p.e.debiased)), name]).sort((a, b) => a[0] - b[0]).slice(0, LINES).map(([, name]) => name), style = styles(names);
+      const names = lead.map(([name, some]) => [Math.min(...some.map((p) => sign * p.e.value)), name]).sort((a, b) => a[0] - b[0]).slice(0, LINES).map(([, name]) => name), style = styles(names);
       for (const s of first) {
         const panel = div.appendChild(document.createElement("div"));
         const lines = group(entries(s).filter((p) => p.f.scale !== null), lineOf);
         const traces = names.filter((name) => lines.has(name)).map((name) => {
           const line = lines.get(name).sort((a, b) => a.f.scale - b.f.scale), { color, symbol, dash } = style.get(name);
-          line.forEach((p) => drawn.guidance.push([s.title, D.labels[p.c], p.f.scale, p.e.debiased, p.e.low, p.e.high]));
-          return { type: "scatter", mode: "lines+markers", name: text(short(name, 40)), x: line.map((p) => p.f.scale), y: line.map((p) => p.e.debiased), error_y: { ...bars(line), color }, line: { color, dash, width: 1.5 }, marker: { color, symbol, size: 7 },
+          line.forEach((p) => drawn.guidance.push([s.title, D.labels[p.c], p.f.scale, p.e.value, p.e.low, p.e.high]));
+          return { type: "scatter", mode: "lines+markers", name: text(short(name, 40)), x: line.map((p) => p.f.scale), y: line.map((p) => p.e.value), error_y: { ...bars(line), color }, line: { color, dash, width: 1.5 }, marker: { color, symbol, size: 7 },
             ids: line.map((p) => p.c), customdata: line.map((p) => text(told(p.c, p.e))), hovertemplate: "%{customdata}<br>scale %{x}<extra></extra>" };
         });
         plot(panel, traces, layout({ height: 330 + 19 * names.length, title: { text: label(s), font: { size: 13 } }, margin: { l: 45, r: 10, t: 40, b: 70 + 19 * names.length }, showlegend: true, xaxis: { title: { text: "guidance scale", standoff: 4 } },

@@ -1,4 +1,4 @@
-"""What every conditioning must do, with labels and with images as conditions, on some registered backbone that has its sockets."""
+"""Checks of conditionings, with labels and with images as conditions. Used by `conformance`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffbench import training
-from diffbench.contracts import Backbone, Conditioning
-from diffbench.denoiser import Denoiser, as_condition, condition_of, io_of
-from diffbench.matrix import Cell
-from diffbench.registry import Registry
-from diffbench.settings import Train
-from diffbench.testing.conformance import NotApplicable
+from diffbench.contracts.cell import Cell
+from diffbench.contracts.condition import Condition
+from diffbench.contracts.model import Backbone, Conditioning, Helpers
+from diffbench.contracts.settings import Train
+from diffbench.contracts.values import Prediction, per_sample
+from diffbench.diffusion.denoiser import Denoiser, io_of
+from diffbench.diffusion.pixels import as_condition, condition_of
+from diffbench.registry.registry import Registry
+from diffbench.stages import training_loop
 from diffbench.testing.stand_ins import StandInImages, all_examples, cell_with
-from diffbench.values import Helpers, Prediction
+from diffbench.testing.verdicts import NotApplicable
 
 Checks = Iterator[tuple[str, Callable[[], Any]]]
 CPU = torch.device("cpu")
@@ -26,7 +28,7 @@ TRAIN = Train(steps=150, batch_size=32, lr=5e-3, ema=0.9, warmup=10)
 
 
 def conditioning_checks(registry: Registry, conditioning: Conditioning) -> Checks:
-    """Sockets, gradients, the null condition, guidance, and that the condition matters."""
+    """Checks of sockets, gradients, the null condition, guidance, and the effect of the condition."""
     for by_image in (False, True):
         dataset = StandInImages(by_image=by_image)
         kind = "images" if by_image else "labels"
@@ -59,16 +61,17 @@ def _cell(registry: Registry, conditioning: Conditioning, dataset: StandInImages
 
 def _refusal(cell: Cell, backbone: Backbone) -> str | None:
     missing = cell.conditioning.ports - backbone.ports
-    return cell.conditioning.why_not(cell) or backbone.why_not(cell) or (f"no backbone has the socket {', '.join(sorted(missing))}" if missing else None)
+    return (cell.conditioning.why_not(cell) or backbone.why_not(cell)
+            or (f"no backbone has the socket {', '.join(sorted(missing))}" if missing else None))
 
 
-def _conditions(dataset: StandInImages) -> Tensor:
-    """Two dark, then two bright ones, as a conditioning sees them."""
+def _conditions(dataset: StandInImages) -> Condition:
+    """Two dark conditions, then two bright ones, in the form that a conditioning is given."""
     split = dataset.load()["train"]
-    return as_condition(condition_of(split)[[0, 2, 1, 3]])
+    return as_condition(condition_of(split, torch.tensor([0, 2, 1, 3])), CPU)
 
 
-def _signals(module: torch.nn.Module, cond: Tensor | None, drop: Tensor) -> dict[str, Tensor]:
+def _signals(module: torch.nn.Module, cond: Condition | None, drop: Tensor) -> dict[str, Tensor]:
     signals = module(cond, drop)
     return {port: value for port in ("maps", "tokens", "vector") if (value := getattr(signals, port)) is not None}
 
@@ -81,7 +84,9 @@ def _sockets(registry: Registry, conditioning: Conditioning, dataset: StandInIma
     shapes = {"maps": (4, io.map_channels, 8, 8), "vector": (4, io.signal_width), "tokens": (4, None, io.signal_width)}
     for port, value in filled.items():
         expected = shapes[port]
-        assert value.ndim == len(expected) and all(e in (None, s) for e, s in zip(expected, value.shape, strict=True)), f"{port} are {list(value.shape)}"
+        assert value.ndim == len(expected) and all(e in (None, s)
+                                                   for e, s in zip(expected, value.shape,
+                                                                   strict=True)), f"{port} are {list(value.shape)}"
 
 
 def _gradients(registry: Registry, conditioning: Conditioning, dataset: StandInImages) -> None:
@@ -96,21 +101,22 @@ def _gradients(registry: Registry, conditioning: Conditioning, dataset: StandInI
 
 
 def _null(registry: Registry, conditioning: Conditioning, dataset: StandInImages) -> None:
-    """What is withheld leaves no trace, and no condition at all is the same as one withheld."""
+    """Signals of a withheld condition do not depend on it, and equal those of no condition at all."""
     if not conditioning.ports:
         raise NotApplicable("it tells the network nothing")
     module = conditioning.build(io_of(_cell(registry, conditioning, dataset)))
     drop = torch.ones(4, dtype=torch.bool)
-    given, withheld, absent = (_signals(module, c, d) for c, d in ((_conditions(dataset), ~drop), (_conditions(dataset), drop), (None, drop)))
+    present, withheld, absent = (_signals(module, c, d) for c,
+                                 d in ((_conditions(dataset), ~drop), (_conditions(dataset), drop), (None, drop)))
     for port in conditioning.ports:
         assert torch.equal(withheld[port][0], withheld[port][2]), f"{port} still tell a condition that is withheld"
         assert torch.equal(withheld[port], absent[port]), f"{port} tell a condition withheld from none at all"
-        assert torch.equal(given[port][0], given[port][1]), f"{port} of equal conditions differ"
-        assert not torch.equal(given[port][0], given[port][2]), f"{port} of different conditions are equal"
+        assert torch.equal(present[port][0], present[port][1]), f"{port} of equal conditions differ"
+        assert not torch.equal(present[port][0], present[port][2]), f"{port} of different conditions are equal"
 
 
 def _helpers(cell: Cell) -> Helpers:
-    """With the exact classifier of the stand-in images, all pixels at -0.5 or at 0.5 before noise."""
+    """Helpers with the exact classifier of the stand-in images, whose pixels are all -0.5 or all 0.5 before noise."""
     schedule = cell.noise_schedule
 
     def classifier(x_t: Tensor, t: float) -> Tensor:
@@ -121,52 +127,56 @@ def _helpers(cell: Cell) -> Helpers:
 
 
 def _guides(registry: Registry, conditioning: Conditioning, dataset: StandInImages) -> None:
-    """alpha x0_hat + sigma eps_hat stays x_t, no sample depends on another, and a learned variance comes through."""
+    """The guided prediction lies on x_t, its samples are independent, and a learned variance is kept."""
     cell = _cell(registry, conditioning, dataset)
     schedule, cond, t = cell.noise_schedule, _conditions(dataset), 0.5
     alpha, sigma = schedule.scales(t)
 
-    def network(x_t: Tensor, t: float, cond: Tensor | None, drop: Tensor) -> Prediction:
-        told = torch.zeros(len(x_t)) if cond is None else cond.double().flatten(1).mean(1) if cond.ndim > 1 else cond.double()
-        x0 = torch.tanh(x_t) + torch.where(drop, -0.3, 0.1 * told)[:, None, None, None]
+    def network(x_t: Tensor, t: float, cond: Condition | None, drop: Tensor) -> Prediction:
+        if cond is None:
+            condition_value = torch.zeros(len(x_t))
+        else:
+            condition_value = cond.image.double().flatten(1).mean(1) if cond.image is not None else cond.label.double()
+        x0 = torch.tanh(x_t) + per_sample(torch.where(drop, -0.3, 0.1 * condition_value), x_t)
         return Prediction(x0=x0, eps=(x_t - alpha * x0) / sigma, variance=x0)
     x_t = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        whole = conditioning.guide(network, cond, _helpers(cell))(x_t, t)
-        one = conditioning.guide(network, cond[:1], _helpers(cell))(x_t[:1], t)
-    gap = float((alpha * whole.x0 + sigma * whole.eps - x_t).abs().max())
+        prediction = conditioning.guide(network, cond, _helpers(cell))(x_t, t)
+        prediction_alone = conditioning.guide(network, cond[:1], _helpers(cell))(x_t[:1], t)
+    gap = float((alpha * prediction.x0 + sigma * prediction.eps - x_t).abs().max())
     assert gap < 1e-10, f"alpha x0_hat + sigma eps_hat misses x_t by {gap:.2g}: x_0 and eps are not guided alike"
-    assert torch.allclose(whole.x0[:1], one.x0), "the guidance of a sample depends on the others"
-    assert whole.variance is not None and whole.variance.shape == x_t.shape, "the learned variance is lost"
+    assert torch.allclose(prediction.x0[:1], prediction_alone.x0), "the guidance of a sample depends on the others"
+    assert prediction.variance is not None and prediction.variance.shape == x_t.shape, "the learned variance is lost"
 
 
 def _evaluations(registry: Registry, conditioning: Conditioning, dataset: StandInImages) -> None:
-    """At the time where it makes the most: a guidance may rest at some."""
+    """The number of evaluations is the claimed one at the time where it is largest: some guidances rest at times."""
     cell = _cell(registry, conditioning, dataset)
     images = 0
 
-    def network(x_t: Tensor, t: float, cond: Tensor | None, drop: Tensor) -> Prediction:
+    def network(x_t: Tensor, t: float, cond: Condition | None, drop: Tensor) -> Prediction:
         nonlocal images
         images += len(x_t)
         return Prediction(x0=0 * x_t, eps=x_t)
-    denoise, most = conditioning.guide(network, _conditions(dataset), _helpers(cell)), 0.0
+    denoise, evaluations = conditioning.guide(network, _conditions(dataset), _helpers(cell)), 0.0
     for t in (0.1, 0.3, 0.5, 0.7, 0.9):
         images = 0
         with torch.no_grad():
             denoise(torch.full((4, 1, 8, 8), 0.1), t)
-        most = max(most, images / 4)
-    assert most == conditioning.evaluations, f"a prediction takes {most:g} network evaluations, and {conditioning.evaluations} are claimed"
+        evaluations = max(evaluations, images / 4)
+    assert evaluations == conditioning.evaluations, (
+        f"a prediction takes {evaluations:g} network evaluations, and {conditioning.evaluations} are claimed")
 
 
 def _matters(registry: Registry, conditioning: Conditioning, dataset: StandInImages) -> float:
-    """Dark images and bright ones: at a level of much noise, what is asked for must decide which is predicted."""
+    """After a short training the condition decides, at a high noise level, whether dark or bright is predicted."""
     cell = _cell(registry, conditioning, dataset)
     if not conditioning.is_conditional:
         raise NotApplicable("it has no condition")
     cell = replace(cell, seed=1)
     with torch.random.fork_rng(devices=[]):
-        model = training.build(cell, CPU).eval()
-        model.load_state_dict(training.train(cell, dataset.load()["train"], CPU).weights)
+        model = training_loop.build(cell, CPU).eval()
+        model.load_state_dict(training_loop.train(cell, dataset.load()["train"], CPU).weights)
     t = cell.noise_schedule.time_of(5.0)
     alpha, sigma = cell.noise_schedule.scales(t)
     x_t = (sigma * torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))).repeat(4, 1, 1, 1)

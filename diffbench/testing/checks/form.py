@@ -1,4 +1,4 @@
-"""What a component of any kind must be: a frozen configuration under its own name, explained, and the same after a journey through a plan."""
+"""Checks of the form of a component: a frozen, documented dataclass that a plan can rebuild. Used by `conformance`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffbench.options import comments
-from diffbench.registry import Ref, Registry
-from diffbench.specs import describe, rebuild
-from diffbench.testing.conformance import NotApplicable
+from diffbench.contracts.options import comments
+from diffbench.registry.describing import describe, rebuild
+from diffbench.registry.ref import Ref
+from diffbench.registry.registry import Registry
 from diffbench.testing.stand_ins import examples
+from diffbench.testing.verdicts import NotApplicable
 
 Checks = Iterator[tuple[str, Callable[[], Any]]]
 
 
 def form_checks(registry: Registry, ref: Ref) -> Checks:
-    """Of a registered component; none of these depends on its options."""
-    for statement, check in (("is registered under its class's name in snake case", _name), ("is a frozen, keyword-only dataclass", _dataclass),
+    """Checks of a registered component that do not depend on its options."""
+    for statement, check in (("is registered under its class's name in snake case", _name),
+                             ("is a frozen, keyword-only dataclass", _dataclass),
                              ("has a docstring of its own", _docstring), ("says what each option means", _meanings),
                              ("is the same when it is rebuilt from a plan", _rebuilt)):
         yield statement, partial(check, registry, ref)
 
 
 def where(registry: Registry, ref: Ref) -> str:
-    """'file.py:12', where the class of a component begins; or its target, where there is no source."""
+    """The place of a component's class, 'file.py:12', or its target where there is no source."""
     try:
         cls = registry.load(ref)
         return f"{Path(inspect.getsourcefile(cls) or '')}:{inspect.getsourcelines(cls)[1]}"
@@ -38,13 +40,16 @@ def where(registry: Registry, ref: Ref) -> str:
 
 def _name(registry: Registry, ref: Ref) -> None:
     name = registry.load(ref).component_name()
-    assert name == ref.name, f"the entry point is {ref.name!r}, and class {registry.load(ref).__name__} is {name!r}: one of them is to be renamed"
+    assert name == ref.name, (f"the entry point is {ref.name!r}, and class {registry.load(ref).__name__} is {name!r}: "
+                              "one of them is to be renamed")
 
 
 def _dataclass(registry: Registry, ref: Ref) -> None:
     cls = registry.load(ref)
-    assert is_dataclass(cls) and "__dataclass_params__" in vars(cls), f"write @dataclass(frozen=True, kw_only=True) above class {cls.__name__}"
-    assert cls.__dataclass_params__.frozen, f"class {cls.__name__} is not frozen: write @dataclass(frozen=True, kw_only=True)"
+    assert is_dataclass(cls) and "__dataclass_params__" in vars(
+        cls), f"write @dataclass(frozen=True, kw_only=True) above class {cls.__name__}"
+    assert cls.__dataclass_params__.frozen, (f"class {cls.__name__} is not frozen: write @dataclass(frozen=True, "
+                                             "kw_only=True)")
     loose = [f.name for f in fields(cls) if not f.kw_only]
     assert not loose, f"{', '.join(loose)} can be given without a name: write @dataclass(frozen=True, kw_only=True)"
 
@@ -52,7 +57,8 @@ def _dataclass(registry: Registry, ref: Ref) -> None:
 def _docstring(registry: Registry, ref: Ref) -> None:
     cls = registry.load(ref)
     own = vars(cls).get("__doc__") or ""
-    assert own.strip() and not own.startswith(f"{cls.__name__}("), f"class {cls.__name__} has none: its first line is what `diffbench list` shows"
+    assert own.strip() and not own.startswith(f"{cls.__name__}("), (
+        f"class {cls.__name__} has none: its first line is what `diffbench list` shows")
 
 
 def _meanings(registry: Registry, ref: Ref) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Interval
 
-from diffbench import Dataset, Evidence, Extractor, Jackknife, Real, SampleMetric, Split, blocks_of, jackknifed
+from diffbench import Dataset, Evidence, Extractor, Measured, Real, SampleMetric, Split, blocks_of, jackknifed
 
 SPLITS = {"train": 1200, "reference": 600, "held_out": 600}
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -68,7 +68,7 @@ class RankKept(SampleMetric):
     def column(self, extractor: Extractor) -> str:
         return f"rank_kept{extractor.column_suffix}"
 
-    def measure(self, generated: Evidence, real: Real) -> dict[str, float | Jackknife]:
+    def measure(self, generated: Evidence, real: Real) -> dict[str, Measured]:
         centred = real.reference.features.double() - real.reference.features.double().mean(0)
         whole = self._spread(centred)
         x = generated.features.double()
