@@ -44,14 +44,24 @@ class Need:
         return f"{self.stage}:{self.name}" if self.name else self.stage
 
 
+def may_need(component: Component) -> bool:
+    """Whether it or one in its options could need anything: most components have the method of their base."""
+    return type(component).needs is not Component.needs or any(map(may_need, _inner(component)))
+
+
 def needs_of(component: Component, stage: str, recipe: Recipe) -> Iterator[Need]:
     """Needs of stages of a kind for a component and for those in its options."""
     yield from component.needs(stage, recipe)
+    for inner in _inner(component):
+        yield from needs_of(inner, stage, recipe)
+
+
+def _inner(component: Component) -> Iterator[Component]:
+    """The components in its options."""
     for option in fields(component):
         value = getattr(component, option.name)
-        for inner in value if isinstance(value, tuple) else (value,):
-            if isinstance(inner, Component):
-                yield from needs_of(inner, stage, recipe)
+        yield from (inner for inner in (value if isinstance(value, tuple) else (value,))
+                    if isinstance(inner, Component))
 
 
 def given_to(component: Given, stage: str, read: Read) -> Given:

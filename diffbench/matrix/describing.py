@@ -5,6 +5,7 @@ Used by `planning` and `stages`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +30,24 @@ def planned_nfe(cell: Cell) -> int:
 
 def identity_of(cell: Cell, names: Names) -> dict[str, Any]:
     """All that decides the result of a cell, as JSON. Two cells are the same where this is equal."""
-    components = keyed(cell.components(), names)
-    parts = {kind: names.identity(c, "training", "sampling", "measuring") for kind, c in components.items()}
-    return parts | {"train": settings_json(cell.train, identity=True),
-                    "sample": settings_json(cell.sample, identity=True) | {"seed": cell.noise_seed}, "seed": cell.seed}
+    components = cell.components()
+
+    def without_seeds() -> dict[str, Any]:
+        return {kind: names.identity(c, "training", "sampling", "measuring")
+                for kind, c in keyed(components, names).items()} | {
+                    "train": settings_json(cell.train, identity=True),
+                    "sample": settings_json(cell.sample, identity=True)}
+    parts = names.once(without_seeds, "cell", *components.values(), cell.train, cell.sample)
+    return {**parts, "sample": {**parts["sample"], "seed": cell.noise_seed}, "seed": cell.seed}
 
 
 def describe_cell(cell: Cell, names: Names, without: str = "") -> dict[str, Any]:
     """A cell as JSON, to be rebuilt by a worker; without: a kind that is left out."""
-    return {kind: names.describe(c) for kind, c in cell.components().items() if kind != without} | {
-        "train": settings_json(cell.train), "sample": settings_json(cell.sample), "seed": cell.seed}
+    components = {kind: c for kind, c in cell.components().items() if kind != without}
+    parts = names.once(lambda: {**{kind: names.describe(c) for kind, c in components.items()},
+                                "train": settings_json(cell.train), "sample": settings_json(cell.sample)},
+                       "described", *components.values(), cell.train, cell.sample)
+    return {**parts, "seed": cell.seed}
 
 
 def describe_recipe(recipe: Recipe, names: Names) -> dict[str, Any]:
@@ -48,6 +57,7 @@ def describe_recipe(recipe: Recipe, names: Names) -> dict[str, Any]:
         "train": settings_json(recipe.train), "seed": recipe.seed}
 
 
+@functools.cache
 def is_necessary(kind: str) -> bool:
     """Whether a cell computes nothing without a kind, so that its default is part of identities too."""
     return kind in component_kinds() and kind not in optional_kinds()

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from diffbench.contracts.options import Options
@@ -13,22 +13,23 @@ from diffbench.matrix.describing import further, is_necessary
 from diffbench.planning.plan import Plan
 from diffbench.planning.remarks import Remarks
 from diffbench.planning.stage import Stage
+from diffbench.registry.remembered import Remembered
 from diffbench.store.digest import digest
 
 
-class StageBook:
+class StageBook(Remembered):
     """Adds stages to a plan; equal ones fall together by their keys.
 
     A matrix builds each component once and its cells share them, so what depends on some parts of a cell is remembered
-    by these parts themselves. By the object, not by its value: 1 and 1.0 are equal in Python and differ in JSON.
+    by these parts themselves.
     """
 
     def __init__(self, plan: Plan, remarks: Remarks):
+        super().__init__()
         self.plan, self.matrix, self.names, self.remarks = plan, plan.matrix, plan.names, remarks
         self.device, self.stage_kinds = plan.device.partition(":")[0], plan.registry.stage_kinds
         self.fingerprints: dict[Any, str] = {}
         self.heads: dict[str, dict[str, Any]] = {}        # what stands in the keys of all stages of a kind
-        self.remembered: dict[tuple[Any, ...], Any] = {}
 
     def add(self, name: str, content: dict[str, Any], task: dict[str, Any], parents: dict[str, str], shown: str,
              needs: Mapping[str, str] | None = None, **how: Any) -> str:
@@ -58,13 +59,6 @@ class StageBook:
                 :12], "work", *parts)
         work: dict[str, Any] = {"like": digest_of(parts), "units": max(1, units)}
         return {"work": work | ({"network": digest_of(parts[:2]), "evaluations": evaluations} if evaluations else {})}
-
-    def once(self, make: Callable[[], Any], what: str, *parts: Any) -> Any:
-        """Result of `make`, made once for the same parts; every part lives as long as the matrix."""
-        key = (what, *map(id, parts))
-        if key not in self.remembered:
-            self.remembered[key] = make()
-        return self.remembered[key]
 
     def identities(self, components: Mapping[str, Any], *halves: str) -> dict[str, Any]:
         """Of components by kind; those of other than necessary kinds stand apart,

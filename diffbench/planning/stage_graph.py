@@ -7,7 +7,7 @@ from typing import Any
 
 from diffbench.contracts.cell import Cell, Recipe
 from diffbench.contracts.component import Component
-from diffbench.contracts.needs import Need, needs_of
+from diffbench.contracts.needs import Need, may_need, needs_of
 from diffbench.contracts.settings import settings_json
 from diffbench.errors import BrokenComponent
 from diffbench.machine.fingerprint import fingerprint
@@ -51,10 +51,6 @@ def make_plan(matrix: Matrix, registry: Registry, device: str) -> Plan:
 
 class _Builder(StageBook):
     """The stages of one cell after another, added to a plan."""
-
-    def __init__(self, plan: Plan, remarks: Remarks):
-        super().__init__(plan, remarks)
-        self.needed: list[Need] = []                      # kept, so that what is remembered of their parts is theirs
 
     def why_not(self, cell: Cell) -> str | None:
         """Why a cell cannot work; asked once for cells that differ in the seed alone."""
@@ -102,20 +98,24 @@ class _Builder(StageBook):
         return self.identities({kind: component for kind, component in seen.items() if kind != "dataset"}, "training")
 
     def _sample(self, cell: Cell, described: dict[str, Any], train: str) -> str:
-        sampling = self.identities(keyed(cell.components(), self.names), "training", "sampling")
-        parents, needs = {"train": train}, self._needs("sample", cell, cell.components().values())
-        content = {**parents, **sampling, "sample": settings_json(cell.sample, identity=True)
-                   | {"seed": cell.noise_seed}, "seed": cell.seed}
-        drawn = cell.sample.count * planned_nfe(cell)
-        more = self.further(cell.components()).values()
-        work = self.work(drawn, cell.dataset, cell.backbone, *more, evaluations=drawn)
+        components = cell.components()
+
+        def without_seeds() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+            drawn = cell.sample.count * planned_nfe(cell)
+            work = self.work(drawn, cell.dataset, cell.backbone, *self.further(components).values(), evaluations=drawn)
+            return (self.identities(keyed(components, self.names), "training", "sampling"),
+                    settings_json(cell.sample, identity=True), work)
+        sampling, settings, work = self.once(without_seeds, "sampling", *components.values(), cell.sample)
+        parents, needs = {"train": train}, self._needs("sample", cell, components.values())
+        content = {**parents, **sampling, "sample": {**settings, "seed": cell.noise_seed}, "seed": cell.seed}
         batch = None if cell.sample.batch_size == "auto" else min(int(cell.sample.batch_size), cell.sample.count)
         return self.add("sample", content, described | work, parents, self._sample_label(cell), needs, batch=batch)
 
     def _needs(self, stage: str, recipe: Recipe, components: Iterable[Component]) -> dict[str, str]:
         """The keys of what components need of a stage, by role; the stages that make it join the plan."""
         needs: dict[str, str] = {}
-        for component in components:
+        parts = tuple(components)
+        for component in self.once(lambda: tuple(filter(may_need, parts)), "may need", *parts):
             try:
                 keys = [(need.role, self._fit(need, component)) for need in needs_of(component, stage, recipe)]
             except RecursionError:
@@ -129,7 +129,6 @@ class _Builder(StageBook):
 
     def _fit(self, need: Need, component: Component) -> str:
         """The stage that makes what a component needs."""
-        self.needed.append(need)
         if need.recipe is not None:
             return self._of_recipe(need, need.recipe, component)
         if need.stage not in self.stage_kinds or need.stage in OF_CELLS:
@@ -175,13 +174,10 @@ class _Builder(StageBook):
         features = self.add("features", {"sample": sample}, seen, {"sample": sample}, label, eyes)
         stages = {"features": features}
         for metric in metrics:
-            column = metric.column(extractor)
-            class_names = {"class_names": list(cell.dataset.class_names)} if metric.needs_class_names else {}
-            measured = {**self._measuring(metric), "reference": reference, **class_names}
-            work = self.work(cell.sample.count, cell.dataset, extractor, metric)
-            task = {"metric": self.names.describe(metric), **class_names} | work
+            column, name, measured, task = self.once(
+                lambda metric=metric: self._measuring_samples(cell, metric, reference),
+                "measuring", cell.dataset, cell.sample, metric, *metrics)
             needs = self._needs("evaluate", cell, [metric])
-            name = f"{self.names.label(cell.dataset)}:{column}"
             if metric.has_floor:
                 floor = self._floor("held_out", "held-out real images", cell, metric, column, measured, task, needs)
                 self.plan.floors[name] = floor
@@ -191,10 +187,21 @@ class _Builder(StageBook):
             stages[f"evaluate:{column}"] = self.add("evaluate", {**measured, **parents}, task, parents,
                                                      f"{column} of {label}", needs)
             if metric.prefers_copies and sees_training:
-                measured |= {"count": cell.sample.count}
-                self.plan.copies[name] = self._floor("train", "training images", cell, metric, column, measured,
-                                                     task | {"count": cell.sample.count}, needs)
+                count = {"count": cell.sample.count}
+                self.plan.copies[name] = self._floor("train", "training images", cell, metric, column, measured | count,
+                                                     task | count, needs)
         return stages
+
+    def _measuring_samples(self, cell: Cell, metric: Any,
+                           reference: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+        """Column, name, key material and task of a metric of samples: the same for cells of one data set and count."""
+        extractor = self.matrix.extractor
+        column = metric.column(extractor)
+        class_names = {"class_names": list(cell.dataset.class_names)} if metric.needs_class_names else {}
+        measured = {**self._measuring(metric), "reference": reference, **class_names}
+        work = self.work(cell.sample.count, cell.dataset, extractor, metric)
+        return (column, f"{self.names.label(cell.dataset)}:{column}", measured,
+                {"metric": self.names.describe(metric), **class_names} | work)
 
     def _measuring(self, metric: Any) -> dict[str, Any]:
         """The identity of a metric, with what it reads from outside."""
@@ -279,14 +286,17 @@ class _Builder(StageBook):
             self.plan.notes.append(note)
         return reason is None
 
-    def _train_label(self, cell: Cell) -> str:
-        more = self.further(cell.training_components()).values()
-        return self._label(cell, cell.noise_schedule, cell.parameterization, cell.conditioning, *more)
-
-    def _label(self, cell: Cell, *parts: Any) -> str:
-        return f"{', '.join([self.names.full(cell.backbone), *map(self.names.label, parts)])}, seed {cell.seed}"
+    def _train_label(self, recipe: Recipe) -> str:
+        components = recipe.training_components()
+        return self._label(components, "noise_schedule", "parameterization", "conditioning") + f", seed {recipe.seed}"
 
     def _sample_label(self, cell: Cell) -> str:
-        more = self.further(cell.components()).values()
-        label = self._label(cell, cell.noise_schedule, cell.conditioning, cell.scheduler, *more)
+        label = self._label(cell.components(), "noise_schedule", "conditioning", "scheduler") + f", seed {cell.seed}"
         return label + (f", noise seed {cell.noise_seed}" if cell.noise_seed != cell.seed else "")
+
+    def _label(self, components: dict[str, Any], *kinds: str) -> str:
+        """The backbone, the components of these kinds and those that are no defaults of further kinds, for people."""
+        def made() -> str:
+            named = [components[kind] for kind in kinds] + [*self.further(components).values()]
+            return ", ".join([self.names.full(components["backbone"]), *map(self.names.label, named)])
+        return self.once(made, ("label", *kinds), *components.values())

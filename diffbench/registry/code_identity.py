@@ -30,11 +30,9 @@ HOME = "diffbench"
 # none of these computes.
 MACHINERY = frozenset(f"{HOME}.{name}" for name in (
     "contracts.options", "errors", "matrix.describing", "matrix.yaml_file", "planning.plan", "planning.stage",
-    "planning.stage_book",
-    "planning.stage_graph",
-    "registry.describing", "registry.loading", "registry.ref", "registry.registry", "registry.stage_kinds",
-    "stages.failure", "stages.opening",
-    "stages.worker",
+    "planning.stage_book", "planning.stage_graph",
+    "registry.describing", "registry.loading", "registry.ref", "registry.registry", "registry.remembered",
+    "registry.stage_kinds", "stages.failure", "stages.opening", "stages.worker",
     "store.artefacts", "store.contents", "store.digest", "store.disk", "store.manifest", "store.shapes",
     "store.stage_kinds", "store.tensor_shapes", "wording"))
 # what these hold stands in the keys, only their methods are code

@@ -14,6 +14,7 @@ from diffbench.contracts.options import Options, half_of, hint, is_of, plain
 from diffbench.errors import OptionError
 from diffbench.registry import code_identity
 from diffbench.registry.registry import Registry
+from diffbench.registry.remembered import Remembered
 
 
 def describe(component: Any, registry: Registry) -> dict[str, Any]:
@@ -102,53 +103,42 @@ def label(component: Any, registry: Registry) -> str:
     return f"{name}({', '.join(parts)})" if parts else name
 
 
-class Names:
-    """Descriptions, identities and labels of components, each worked out once for a component of one plan.
-
-    By the object, not by its value: 1 and 1.0 are equal in Python and differ in JSON.
-    """
+class Names(Remembered):
+    """Descriptions, identities and labels of components, each worked out once for a component of one plan."""
 
     def __init__(self, registry: Registry):
+        super().__init__()
         self.registry = registry
-        self._known: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._code = functools.cache(code_of)             # of a class, for all its configurations
 
     def describe(self, component: Any) -> dict[str, Any]:
         """See `describe`."""
-        return self._once(describe, component)
+        return self.once(lambda: describe(component, self.registry), "description", component)
 
     def describe_trained(self, component: Any) -> dict[str, Any]:
         """See `trained`; described."""
-        return self._once(lambda component, registry: describe(trained(component, registry), registry), component,
-                          key="trained")
+        return self.once(lambda: describe(trained(component, self.registry), self.registry), "trained", component)
 
     def identity(self, component: Any, *halves: str) -> dict[str, Any]:
         """See `identity`."""
-        return self._once(identity, component, halves, self._code)
+        return self.once(lambda: identity(component, self.registry, halves, self._code), halves, component)
 
     def label(self, component: Any) -> str:
         """See `label`."""
-        return self._once(label, component)
+        return self.once(lambda: label(component, self.registry), "label", component)
 
     def is_default(self, component: Any) -> bool:
         """See `Registry.is_default`."""
-        return self._once(lambda component, registry: registry.is_default(component), component, key="default")
+        return self.once(lambda: self.registry.is_default(component), "default", component)
 
     def is_default_in_training(self, component: Any) -> bool:
         """The same of the component as a training sees it."""
-        return self._once(lambda component, registry: registry.is_default(trained(component, registry)), component,
-                          key="default in training")
+        return self.once(lambda: self.registry.is_default(trained(component, self.registry)), "default in training",
+                         component)
 
     def full(self, component: Any) -> str:
         """Its full name."""
         return self.registry.ref_of(component).full_name
-
-    def _once(self, function: Callable[..., Any], component: Any, *more: Any, key: Any = None) -> Any:
-        key = (key or function, id(component), *more)
-        if key not in self._known:
-            # kept, so that its id stays its own
-            self._known[key] = (function(component, self.registry, *more), component)
-        return self._known[key][0]
 
 
 def _json(value: Any, registry: Registry) -> Any:
