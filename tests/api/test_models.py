@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     """(folder of a run, its store)."""
     place = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffbench.diffusion.classifier.steps_for", lambda count: 2)
+        patch.setenv("PYTEST_CLASSIFIER_STEPS", "2")
         diffbench.run(MATRIX, out=place / "run", device="cpu", threads=1, store=Store(place / "home"))
         diffbench.run(BY_IMAGE, out=place / "by_image", device="cpu", threads=1, store=Store(place / "home"))
     return place / "run", Store(place / "home")

@@ -164,8 +164,13 @@ def _serve(pipe: Connection) -> None:
 
 
 def _be_server() -> int:
-    """In the process that is to be a fork server."""
+    """In the process that is to be a fork server. PYTEST_CLASSIFIER_STEPS: steps of every classifier that its workers fit."""
     os.setsid()
+    if "PYTEST_CLASSIFIER_STEPS" in os.environ:
+        from diffbench.diffusion import classifier, noisy_classifier
+
+        steps = int(os.environ["PYTEST_CLASSIFIER_STEPS"])
+        classifier.steps_for = noisy_classifier.steps_for = lambda count: steps
     forkserver.main()
     return 1                                              # it ends otherwise
 
