@@ -6,22 +6,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import functools
 import gc
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from diffbench.errors import Damaged, DiffbenchError
+from diffbench.api.run_report import RunReport
+from diffbench.errors import DiffbenchError
 from diffbench.launchers import Launcher
 from diffbench.launchers.choosing import chosen
-from diffbench.machine.fingerprint import fingerprint
 from diffbench.matrix import loading as matrices
-from diffbench.matrix import selection
 from diffbench.matrix.describing import describe_cell
 from diffbench.matrix.reading import MAX_CELLS
 from diffbench.planning.plan import Plan
@@ -30,12 +28,12 @@ from diffbench.registry import loading
 from diffbench.registry import trackers as tracking
 from diffbench.registry.describing import label
 from diffbench.registry.registry import Registry, load_registry
-from diffbench.results import columns, columns_of_plan, unchanged
+from diffbench.results import unchanged
 from diffbench.results.checked_json import Request
 from diffbench.results.environment import FILE as ENVIRONMENT
 from diffbench.results.environment import environment, files_of, git_commit, without_secrets
-from diffbench.results.rows import Rows, of_real_images, write_tables
-from diffbench.results.run_files import RunFiles, explained
+from diffbench.results.rows import Rows
+from diffbench.results.run_files import explained
 from diffbench.running.engine import Engine
 from diffbench.running.outcome import Watcher
 from diffbench.stages.stage_imports import StageImports
@@ -45,8 +43,7 @@ from diffbench.store.paths import user_path
 from diffbench.watching.event_log import EventLog
 from diffbench.watching.observers import Observers, refuse_unready
 
-if TYPE_CHECKING:
-    from diffbench.report import tables
+BUDGET_ENDED = "the budget of the run ended before it; the same line again goes on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +54,14 @@ class Finished:
     counts: dict[str, int]            # cells by status
     stages_run: int
     stages_found: int                 # in the store already
+    answer: tuple[str, ...] = ()      # its best rows beside real images, as lines for people
+    ended_early: bool = False         # by its budget
     not_written: tuple[str, ...] = () # files that could not be made of the rows, and why; the others are there
 
     @property
     def is_complete(self) -> bool:
         """Whether every cell is ok or skipped, and every file was written."""
-        return set(self.counts) <= {"ok", "skipped"} and not self.not_written
+        return set(self.counts) <= {"ok", "skipped"} and not self.not_written and not self.ended_early
 
 
 def plan(matrix: str | Path | Mapping[str, Any], *, device: str = "auto", plugins: Iterable[str] = (),
@@ -89,13 +88,13 @@ def run(matrix: str | Path | Mapping[str, Any], *, out: str | Path | None = None
         jobs: int | None = None, plugins: Iterable[str] = (),
         changes: Iterable[str] = (), smoke: bool = False, store: Store | None = None, watchers: Iterable[Watcher] = (),
         wait: bool = False, trackers: Iterable[str] = (), launcher: str = "local",
-        threads: int | None = None) -> Finished:
+        threads: int | None = None, budget: float | None = None) -> Finished:
     """Runs a matrix to its tables; what the store holds already is not done again. Arguments as on the command line."""
     plugins = [str(user_path(file)) for file in plugins]
     planned = plan(matrix, device=device, plugins=plugins, changes=changes, smoke=smoke)
     return execute(planned, out=out, jobs=jobs, plugins=plugins, store=store, watchers=list(watchers), smoke=smoke,
                    wait=wait, trackers=trackers,
-                   launcher=launcher, threads=threads)
+                   launcher=launcher, threads=threads, budget=budget)
 
 
 def execute(plan: Plan, *, out: str | Path | None = None, jobs: int | None = None, plugins: list[str] | None = None,
@@ -104,9 +103,10 @@ def execute(plan: Plan, *, out: str | Path | None = None, jobs: int | None = Non
             trackers: Iterable[str] = (),
             on_ready: Callable[[Engine], None] = lambda engine: None,
             make_launcher: Callable[[], Launcher] | None = None,
-            launcher: str = "local", threads: int | None = None) -> Finished:
+            launcher: str = "local", threads: int | None = None, budget: float | None = None) -> Finished:
     """Runs a plan.
 
+    budget: seconds after which it ends and the same call again goes on, in place of the matrix's `run.budget`;
     wait: for another run into the same folder to end; trackers: names, besides those the matrix asks for; on_ready: is
     told the engine once it knows what is done already.
     """
@@ -133,15 +133,20 @@ def execute(plan: Plan, *, out: str | Path | None = None, jobs: int | None = Non
                             early=log.row_added,
                             on_quality=lambda: quality_is_known())
                 engine = Engine(plan, store, make_launcher, [log, observers, rows, *watchers], jobs=jobs,
-                                threads=threads, check=check)
+                                threads=threads, check=lambda: now_and_then(),
+                                budget=budget or plan.matrix.run.budget_seconds)
+                report = RunReport(plan, store, engine, rows, folder)
                 log.run_started(plan)
                 observers.run_started(plan)
                 made_of = unchanged.made_of(folder, plan.device)
                 rows.start(kept=unchanged.records(folder, made_of))
-                not_written: list[str] = []
+
+                def now_and_then() -> None:
+                    check()
+                    report.follow()
 
                 def quality_is_known() -> None:
-                    _report(plan, store, engine, rows, folder)
+                    report.write()
                     _note([log, *watchers], f"the quality of all rows is in {folder}; timings follow")
                 try:
                     engine.find_done()
@@ -149,13 +154,15 @@ def execute(plan: Plan, *, out: str | Path | None = None, jobs: int | None = Non
                     on_ready(engine)
                     rows.settle()
                     engine.run()
+                    if not engine.is_done:
+                        rows.end_early(BUDGET_ENDED)
                 finally:
                     if rows.are_changed and folder.is_dir():
                         check()                           # nothing is written where another run may be writing by now
-                        not_written = _report(plan, store, engine, rows, folder)
+                        report.write()
                         # The same line must not take for whole what is not.
-                        unchanged.note(folder, "" if not_written else made_of)
-                        for problem in not_written:
+                        unchanged.note(folder, made_of if engine.is_done and not report.problems else "")
+                        for problem in report.problems:
                             _note([log, *watchers], problem)
                     observers.run_finished(rows.counts())
                 if not folder.is_dir():
@@ -163,8 +170,8 @@ def execute(plan: Plan, *, out: str | Path | None = None, jobs: int | None = Non
                 log.run_finished(rows.counts())
     found_done = sum(o.cached for o in engine.outcomes.values())
     return Finished(folder=folder, counts=rows.counts(), stages_run=len(engine.outcomes) - found_done,
-                    stages_found=found_done,
-                    not_written=tuple(not_written))
+                    stages_found=found_done, answer=tuple(report.answer),
+                    ended_early=not engine.is_done, not_written=tuple(report.problems))
 
 
 @contextlib.contextmanager
@@ -206,63 +213,6 @@ def _checked_device(device: str) -> str:
         return resolve_device(device)
     except ValueError as error:
         raise DiffbenchError(f"--device: {error}") from None
-
-
-def _report(plan: Plan, store: Store, engine: Engine, rows: Rows, folder: Path) -> list[str]:
-    """Tables, grids and the page of what there is, also after an interruption.
-    Gives which could not be written, and why.
-    """
-    from diffbench.report import page, tables
-    from diffbench.report.reading import ReportedRun
-
-    if not rows.written:
-        return []
-    files = RunFiles(folder)
-    meaning = files.write(columns.FILE, lambda: columns_of_plan.describe(plan, store, engine.outcomes)) or {}
-    table = files.write(columns.FILE, lambda: write_tables(folder, meaning, files.write))
-    if table is not None:
-        facts = files.write("real.json", lambda: _facts_of_tables(plan, store, engine, rows, folder, meaning))
-        layout = plan.matrix.report.rows, plan.matrix.report.columns
-        if facts is not None:
-            files.write("fid.md, fid.csv, means.csv, differences.csv",
-                        lambda: tables.write_quality(folder, table, *layout, facts))
-            files.write("throughput.md, throughput.csv", lambda: tables.write_throughput(folder, table, *layout, facts))
-    for planned in plan.cells:
-        outcome = engine.outcomes.get(planned.stages.get("sample", ""))
-        if outcome is not None and outcome.status == "ok" and rows.written.get(planned.cell_id, {}).get(
-                "status") == "ok":
-            path = folder / "samples" / f"{planned.cell_id}.png"
-            files.write(f"samples/{path.name}", functools.partial(_write_grid, store, planned.stages["sample"], path))
-    run = ReportedRun(folder)
-    files.write(page.FILE, lambda: page.write(run, folder / page.FILE, store,
-                                              plan.registry.report_sections(run.rows, folder)))
-    return files.problems
-
-
-def _write_grid(store: Store, key: str, path: Path) -> None:
-    """The picture of a cell's samples; those that nobody can read are set aside, and the next run draws them again."""
-    from diffbench.report import grids
-
-    try:
-        grids.write(store, key, path)
-    except Damaged:                                       # its hashes are right, or it would not have been found done
-        store.set_aside("sample", key)
-        raise
-
-
-def _facts_of_tables(plan: Plan, store: Store, engine: Engine, rows: Rows, folder: Path,
-                     meaning: columns.Columns) -> tables.Facts:
-    """Facts that the tables give besides the rows; the values of real images are also written to the folder."""
-    from diffbench.report import tables
-
-    conditions = plan.matrix.report.baseline
-    cells = {p.cell_id: selection.values_of(describe_cell(p.cell, plan.names)) for p in plan.cells if conditions}
-    baseline = frozenset(selection.selected_ids(cells, conditions))
-    real = tables.RealImages(held_out=of_real_images(plan.floors, store, engine),
-                             training=of_real_images(plan.copies, store, engine))
-    write_atomically(folder / tables.REAL, json.dumps(asdict(real)).encode())
-    return tables.Facts(name=plan.matrix.name, real=real, machine=fingerprint(plan.device), columns=meaning,
-                        records=rows.written, baseline=baseline)
 
 
 def _facts(plan: Plan, started: str) -> dict[str, Any]:

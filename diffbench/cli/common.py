@@ -20,6 +20,23 @@ class UserPath(click.Path):
         return super().convert(os.fspath(user_path(value)), param, ctx)
 
 
+class Duration(click.ParamType):
+    """A duration, as seconds."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from diffbench.matrix.durations import seconds
+
+        try:
+            length = value if isinstance(value, float) else seconds(value)
+        except ValueError:
+            length = 0.0
+        if length <= 0:
+            self.fail(f"write a duration such as 90s, 10m or 3h, got {value!r}", param, ctx)
+        return length
+
+
 MATRIX = click.argument("matrix", type=UserPath(dir_okay=False))
 PLUGIN = click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", type=UserPath(dir_okay=False),
                       help="A loose file whose @diffbench.register classes are added.")

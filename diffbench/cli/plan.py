@@ -14,7 +14,7 @@ from diffbench.cli.output import say, say_data
 if TYPE_CHECKING:
     from diffbench.planning.estimate import Estimate
     from diffbench.planning.history import History, Stale
-    from diffbench.planning.plan import Plan
+    from diffbench.planning.plan import CellPlan, Plan
     from diffbench.planning.stage import Stage
     from diffbench.store.artefacts import Store
 
@@ -39,7 +39,9 @@ def command(as_json: bool, jobs: int | None, **asked: Any) -> None:
     if as_json:
         say_data(as_data(plan, done, estimated, stale))
         return
-    for line in (*plan_lines(plan, done, estimated), *stale_lines(stale), *training_lines(plan, done)):
+    again = cells_again(plan, stale)
+    for line in (*plan_lines(plan, done, estimated), *stale_lines(stale), *cell_lines(plan, again),
+                 *training_lines(plan, done)):
         say(line)
 
 
@@ -64,11 +66,21 @@ def stale_stages(plan: Plan, done: Collection[str], history: History) -> list[tu
     return [(stage, change) for stage in waiting if (change := history.stale(stage)) is not None]
 
 
+def cells_again(plan: Plan, stale: list[tuple[Stage, Stale]]) -> list[CellPlan]:
+    """The cells whose rows depend on stages that were done before a change."""
+    again = {stage.key for stage, _ in stale}
+    for key, stage in plan.needed().items():              # parents come first
+        if not again.isdisjoint(stage.parents.values()):
+            again.add(key)
+    return [planned for planned in plan.cells if not again.isdisjoint(planned.stages.values())]
+
+
 def as_data(plan: Plan, done: Collection[str], estimated: Estimate, stale: list[tuple[Stage, Stale]]) -> dict[str, Any]:
     """`diffbench plan --json`; its fields are described in docs/plan.md."""
     def seconds(key: str) -> list[float] | None:
         time = estimated.stages.get(key)
         return None if time is None else [time.seconds, time.low, time.high]
+    again = {planned.cell_id for planned in cells_again(plan, stale)}
     return plan.summary() | {
         "device": plan.device, "stages_done": len(done),
         "seconds": list(estimated.seconds) if estimated.stages else None, "workers": estimated.workers,
@@ -76,7 +88,8 @@ def as_data(plan: Plan, done: Collection[str], estimated: Estimate, stale: list[
         "stages_of_unknown_time": estimated.unknown,
         "stale": [{"stage": s.name, "key": s.key, "before": time.key, "changed": list(time.changed)}
                   for s, time in stale],
-        "listed_cells": [{"cell_id": p.cell_id, "skipped": p.skipped, "stages": p.stages} for p in plan.cells],
+        "listed_cells": [{"cell_id": p.cell_id, "skipped": p.skipped, "again": p.cell_id in again, "stages": p.stages}
+                         for p in plan.cells],
         "listed_stages": {key: {"stage": s.name, "label": s.label, "parents": s.parents, "done": key in done,
                                 "seconds": seconds(key)}
                           for key, s in plan.needed().items()},
@@ -115,6 +128,13 @@ def stale_lines(stale: list[tuple[Stage, Stale]]) -> Iterable[str]:
         [f"  stale: {count:,} {name} stage{'s' if count > 1 else ''} will be done again, with what depends on "
          f"{'them' if count > 1 else 'it'}: {changed} changed" for (name, changed), count in counts.items()],
         "sorts of stale stages")
+
+
+def cell_lines(plan: Plan, again: list[CellPlan]) -> Iterable[str]:
+    """A line for each cell whose row is made again: '  again: 5d15ad120e85 unet, linear, film, ddim(steps=20), seed 0'.
+    """
+    return _capped([f"  again: {planned.cell_id} {plan.stages[planned.stages['sample']].label}" for planned in again],
+                   "cells that are made again")
 
 
 def training_lines(plan: Plan, done: Collection[str]) -> list[str]:

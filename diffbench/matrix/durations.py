@@ -23,6 +23,15 @@ def seconds(value: Any) -> float:
     return float(value)
 
 
+def budget(value: Any) -> float | str:
+    """Seconds of a duration, or "none"; raises ValueError for anything else."""
+    if value == "none":
+        return "none"
+    if seconds(value) <= 0:
+        raise ValueError("not positive")
+    return seconds(value)
+
+
 def limits(value: Any, stages: Iterable[str]) -> tuple[tuple[str, float], ...]:
     """Limits by stage as sorted pairs, from {train: 3h} or one duration for "all".
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from diffbench.contracts.options import Options, Words
 from diffbench.errors import OptionError
-from diffbench.matrix.durations import limits, seconds
+from diffbench.matrix.durations import budget, limits, seconds
 from diffbench.store.stage_kinds import STAGE_KINDS
 
 OFF = "off"                           # of `throughput`: nothing is timed
@@ -20,6 +20,8 @@ _DURATION: dict[str, Any] = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}
                                        {"type": "string", "pattern": r"^\s*(\d+(\.\d*)?|\.\d+)\s*[smhd]\s*$"}]}
 Duration = Annotated[float, BeforeValidator(seconds), Gt(0),
                      Words("a duration such as 90s, 10m, 3h or a number of seconds"), WithJsonSchema(_DURATION)]
+Budget = Annotated[float | str, BeforeValidator(budget), Words("a duration such as 90s, 10m, 3h, or none"),
+                   WithJsonSchema({"anyOf": [{"const": "none"}, *_DURATION["anyOf"]]})]
 
 
 class _LimitsSchema:
@@ -65,12 +67,18 @@ class Run(Options):
     timeout: Limits = ()                                      # longest time a stage may take, for all or by stage:
                                                               # {train: 3h, sample: 1h}
     stall: Duration = 1800.0                                  # longest time without a sign of progress
+    budget: Budget = "none"                                   # time after which it ends; the same line again goes on
     checkpoint: Duration = 30.0                               # time between checkpoints of a training
     deterministic: bool = False                               # the same bits on a GPU too, where its kernels can;
                                                               # often slower
     compile: Literal["auto", "graphs", "on", "off"] = "auto"  # on: torch.compile; graphs: CUDA graphs; auto: on CUDA,
                                                               # as measured there
     trackers: tuple[str, ...] = ()                            # plug-ins that follow the run, such as tensorboard
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """Seconds after which the run ends, or None."""
+        return None if self.budget == "none" else float(self.budget)
 
     def limit(self, stage: str) -> float | None:
         """Seconds a stage may take, or None."""

@@ -85,6 +85,17 @@ def _spans(evaluations: Mapping[Key, tuple[float, ...]], part: slice) -> dict[Ke
     return by_key
 
 
+def short_names(names: list[str]) -> list[str]:
+    """Naming columns without the component that an option belongs to, where that leaves no two alike."""
+    last = [name.rpartition(".")[2] for name in names]
+    return [end if last.count(end) == 1 else name for end, name in zip(last, names, strict=True)]
+
+
+def worded(name: str, value: str) -> str:
+    """'ddim', but 'steps 20': a bare number says nothing; '' where there is no value."""
+    return "" if value == "-" else f"{name} {value}" if value.replace(".", "").replace("-", "").isdigit() else value
+
+
 def markdown(titles: list[str], body: list[list[Any]]) -> str:
     """A Markdown table; '|' in a text is escaped."""
     from tabulate import tabulate

@@ -17,6 +17,7 @@ from diffbench.results.columns import Columns
 from diffbench.results.frame import counted, more_kinds
 from diffbench.results.quantity import ABSENT, CONVENTIONAL, is_distance
 from diffbench.results.table_files import as_csv, pivot_as_csv
+from diffbench.stats.numbers_of_rows import Number
 from diffbench.store.artefacts import write_atomically
 from diffbench.wording import encoded
 
@@ -160,6 +161,14 @@ def floors(s: quality.Sheet, part: pandas.DataFrame, real: RealImages) -> list[s
                 "would be there; `near_copy_share` and `authenticity` tell it."
             )
     return lines
+
+
+def held_out(real: RealImages, s: quality.Sheet, part: pandas.DataFrame) -> Number | None:
+    """The value of held-out real images in the quantity of a sheet; None where there is none."""
+    for name, values in real.held_out.items():
+        if name.rpartition(":")[0].partition("(")[0] == part["dataset"].iloc[0] and s.column in values:
+            return s.quantity.number(values)
+    return None
 
 
 def _of_real(s: quality.Sheet, values: Mapping[str, float]) -> str:

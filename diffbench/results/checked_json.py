@@ -36,7 +36,6 @@ from diffbench.store.shapes import (
 MOST_BYTES = 2**30                    # of one file
 # The names of its files; see `output_folder.CELL_ID` for those of today's.
 CELL = matching(re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"), "the id of a cell")
-STATUSES = ("ok", "skipped", "failed", "diverged")
 STAGES = mapping_of(fields(name=matching(STAGE, "the name of a stage"), label=text, parents=mapping_of(text)),
                     names=matching(KEY, "a key"))
 

@@ -13,7 +13,8 @@ from diffbench.results.columns import LEFT_OUT, MORE_KINDS, RECORDS, Record
 from diffbench.results.frame import INT64, LEADING, MEASURED, PROVENANCE, kind_of
 from diffbench.wording import message_of, plain, plain_values
 
-STATUSES = ("ok", "skipped", "failed", "diverged")
+NOT_RUN = "not run"                   # of a cell for which a budget left no time
+STATUSES = ("ok", "skipped", "failed", "diverged", NOT_RUN)
 MOST_BYTES = 64 << 20                 # of one record
 
 

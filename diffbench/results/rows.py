@@ -20,7 +20,8 @@ from diffbench.results.columns import FILE as MEANING
 from diffbench.results.columns import LEFT_OUT, MORE_KINDS, RECORDS, Columns, Record, columns_of
 from diffbench.results.columns_of_plan import check_names, describe, kinds_beside, option_value, varying_options
 from diffbench.results.folder import RunFolder
-from diffbench.results.records import read, storable
+from diffbench.results.records import NOT_RUN, read, storable
+from diffbench.results.row_remarks import remarks
 from diffbench.running.engine import Engine
 from diffbench.running.outcome import Outcome
 from diffbench.stats import jackknife
@@ -30,8 +31,6 @@ from diffbench.store.output_folder import CELL_ID
 if TYPE_CHECKING:
     import pandas
 
-# share of clamped pixels, of repeated and of flat samples, above which a row says so
-NOTABLE = 0.05
 # Columns in which two runs of one matrix differ: what clocks and the machine's load say.
 CLOCKED = re.compile(
     r"images_per_|seconds|started_at|peak_memory|energy|lap_spread|cores_of_others|noisy|speed_remark|_compiled")
@@ -144,6 +143,12 @@ class Rows:
         self._write(planned, self._measured(planned), is_early=True)
         if len(self.written) == len(self.plan.cells):
             self.on_quality()
+
+    def end_early(self, reason: str) -> None:
+        """Writes a row that says why for each cell that has none."""
+        for planned in self.plan.cells:
+            if planned.cell_id not in self.written:
+                self._write(planned, {"status": NOT_RUN, "reason": reason})
 
     def counts(self) -> dict[str, int]:
         """Cells by status, of those that have their row."""
@@ -258,31 +263,6 @@ class Rows:
         if what not in self.read:
             self.read[what] = self.store.read_json(*what)
         return self.read[what]
-
-
-def remarks(row: Record) -> list[str]:
-    """Notes for readers on a row that is ok."""
-    texts = []
-    if row["sample_batch_size"] < row["sample_batch_size_asked"]:
-        texts.append(f"sampled in batches of {row['sample_batch_size']} instead of {row['sample_batch_size_asked']} "
-                     "after running out of memory")
-    if row.get("feature_count") and row["sample_count"] <= row["feature_count"]:
-        texts.append(f"{row['sample_count']} samples for {row['feature_count']} features: the distance rests on a "
-                     "covariance that is rank-deficient")
-    if row.get("extractor_remark"):
-        texts.append(row["extractor_remark"])
-    if row["clamped_share"] > NOTABLE:
-        texts.append(f"{row['clamped_share']:.0%} of all pixels lay outside of the range of images and were clamped")
-    repeats, flat, count = row["sample_count"] - row["distinct_count"], row["flat_count"], row["sample_count"]
-    if repeats > NOTABLE * count:
-        texts.append(f"{repeats} of {count} samples repeat another one to the last pixel")
-    if flat > NOTABLE * count:
-        texts.append(f"{flat} of {count} samples are one flat colour")
-    if row.get("imported_from"):
-        texts.append(f"imported from {row['imported_from']}")
-    if row.get("dataset_remark"):
-        texts.append(f"data: {row['dataset_remark']}")
-    return texts
 
 
 def write_tables(folder: Path, meaning: Columns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from diffbench.planning.stage import Stage
 from diffbench.process import interrupts
 from diffbench.running import gpu_sharing
 from diffbench.running.attempt import Attempt, Failure
+from diffbench.running.order import places
 from diffbench.running.outcome import Outcome, Watcher
 from diffbench.running.ready_stages import Frontier
 from diffbench.stages.stage_imports import StageImports
@@ -37,19 +39,20 @@ class Engine:
                  jobs: int | None = None,
                  threads: int | None = None,
                  imports: Callable[[Stage], dict[str, list[str]]] | None = None,
-                 check: Callable[[], None] = lambda: None):
+                 check: Callable[[], None] = lambda: None, budget: float | None = None):
         self.plan, self.store, self.make_launcher, self.watchers, self.jobs, self.threads = (
             plan, store, make_launcher, watchers, jobs, threads)
         needs = None if imports else StageImports(plan.registry)
         self.imports = imports or (lambda stage: needs.of(stage))         # plug-ins for the worker of a stage
         self.stages = plan.needed()
         self.check = check                                # called now and then; what it raises ends the run
-        self.frontier = Frontier(self.stages)
+        self.frontier = Frontier(self.stages, places(plan))
         self.claims = Claims()
         self.capacity = Capacity(slots=1, threads=1, machines=1)
         self.outcomes: dict[str, Outcome] = {}
         self.running: dict[str, Attempt] = {}             # by key
         self.elsewhere: dict[str, Holder] = {}            # key -> who works on it
+        self.budget = budget                              # seconds after which it ends, as if interrupted; None: never
         self.looked = 0.0
         self.tries: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()           # those that count against `run.retries`
@@ -79,9 +82,12 @@ class Engine:
         return sum(o.cached for o in self.outcomes.values())
 
     def run(self) -> None:
-        """Runs everything that can be run. An interruption kills the workers and is raised again; artefacts stay."""
+        """Runs everything that can be run within the budget. An interruption kills the workers and is raised again;
+        artefacts and checkpoints stay.
+        """
+        ends_at = math.inf if self.budget is None else time.monotonic() + self.budget
         self.find_done()
-        if len(self.outcomes) == len(self.stages):
+        if self.is_done:
             return
         launcher = self.make_launcher()
         try:
@@ -90,7 +96,7 @@ class Engine:
             self.capacity = gpu_sharing.capacity(launcher, self.plan, widest, self.jobs)
             if self.threads is not None:
                 self.capacity = self.capacity.with_threads(self.threads, keeps_slots=self.jobs is not None)
-            while len(self.outcomes) < len(self.stages):
+            while not self.is_done and time.monotonic() < ends_at:
                 interrupts.check()
                 self._start_ready(launcher)
                 for end in launcher.poll(POLL_SECONDS if self.running else LOOK_SECONDS / 4):
@@ -101,9 +107,18 @@ class Engine:
             launcher.close()
             self.claims.close()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether every stage has its outcome."""
+        return len(self.outcomes) == len(self.stages)
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether a stage runs that has its device to itself."""
+        return any(attempt.stage.is_exclusive for attempt in self.running.values())
+
     def _start_ready(self, launcher: Launcher) -> None:
-        measuring = any(t.stage.is_exclusive for t in self.running.values())
-        while not measuring and len(self.running) < self.capacity.slots:
+        while not self.is_measuring and len(self.running) < self.capacity.slots:
             stage = self.frontier.take(exclusive=False)
             if stage is None:
                 break

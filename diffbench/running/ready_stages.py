@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from diffbench.planning.stage import Stage
-from diffbench.store.stage_kinds import BUILT_IN_STAGES
-
-ORDER = {kind.name: place for place, kind in enumerate(BUILT_IN_STAGES)}
-FIRST = -1                            # stages of plug-ins: what others wait for
+from diffbench.running.order import Place
 
 
 class Frontier:
     """Stages that wait for their parents, may start, run or have ended."""
 
-    def __init__(self, stages: dict[str, Stage]):
-        self.stages = stages
-        self._place = {key: (ORDER.get(stage.name, FIRST), i) for i, (key, stage) in enumerate(stages.items())}
+    def __init__(self, stages: dict[str, Stage], places: Mapping[str, Place]):
+        self.stages, self._place = stages, places
         self._children: dict[str, list[str]] = {}
         self._missing = {key: set(stage.parents.values()) for key, stage in stages.items()}
         for key, stage in stages.items():
             for parent in set(stage.parents.values()):
                 self._children.setdefault(parent, []).append(key)
         self._open = set(stages)                          # not taken, not ended
-        self._heaps: dict[bool, list[tuple[tuple[int, int], str]]] = {False: [], True: []}
+        self._heaps: dict[bool, list[tuple[Place, str]]] = {False: [], True: []}
         for key, missing in self._missing.items():
             if not missing:
                 self._push(key)

@@ -93,8 +93,8 @@ def _timing(value: Any, where: str) -> None:
         _OF_SAMPLING(value, where)
 
 
-# In the order in which they are started: long ones, and those many others wait for, first; measuring speed comes last,
-# alone.
+# In the order in which those of one cell are started: long ones, and those many others wait for, first; measuring speed
+# comes last, alone.
 BUILT_IN_STAGES = (
     _own("train", "train", 4, weights=weights,
          facts=fields(losses=list_of(number), steps_per_loss=count, train_loss=optional(number), compiled=flag)),

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from diffbench.cli.display import Screen
 from diffbench.cli.picture import ago, clock, picture
-from diffbench.running.ready_stages import ORDER
+from diffbench.running.order import KINDS
 from diffbench.watching import time_left
 from diffbench.watching.run_state import RunState
 from diffbench.watching.state_as_json import as_json
@@ -66,7 +66,7 @@ def test_stages_go_from_waiting_to_running_to_done():
 
 def simulated(told, seconds, workers=2):
     """Runs the stages of a state as the engine would, timings alone and last; gives (now, time left) twice a second."""
-    order = sorted(told.stages, key=lambda key: ORDER[told.stages[key]["name"]])
+    order = sorted(told.stages, key=lambda key: KINDS[told.stages[key]["name"]])
     running, done, said = {}, set(), []
     while len(done) < len(told.stages):
         for key, (_, ends) in list(running.items()):

@@ -13,7 +13,7 @@ import pandas
 
 from diffbench.errors import Damaged, DiffbenchError
 from diffbench.report import captions, cost, effects, quality, quality_text, tables
-from diffbench.report.layout import layout, named
+from diffbench.report.layout import layout, named, short_names, worded
 from diffbench.report.page.shapes import Axis, Cost, Curve, Difference, Entry, Facts, Sheet
 from diffbench.report.reading import Source
 from diffbench.results import nfe
@@ -59,11 +59,10 @@ def configurations(source: Source) -> Configurations:
         result.facts.append({"nfe": float(part["nfe"].mean()), "scale": None if pandas.isna(scale) else float(scale),
                             "scheduler": part["scheduler"].iloc[0],
                             "trained": bool((part["train_steps"] > 0).all()), "cells": list(part["cell_id"])})
-    last = [name.rpartition(".")[2] for name in telling]
-    short = [end if last.count(end) == 1 else name for end, name in zip(last, telling, strict=True)]
+    short = short_names(telling)
     differ = len({f["nfe"] for f in result.facts}) > 1
     for key, place in result.keys.items():
-        result.words.append([_word(name, value) for name, value in zip(short, key, strict=True)])
+        result.words.append([worded(name, value) for name, value in zip(short, key, strict=True)])
         label = ", ".join(filter(None, result.words[-1])) or "-"
         result.labels.append(
             " · ".join(filter(None, (label, nfe.spelt([result.facts[place]["nfe"]]) if differ else ""))))
@@ -92,7 +91,7 @@ def of_sheets(source: Source, lines: Configurations) -> list[Sheet]:
             "best": None if sheet.best is None else int(place[sheet.best]),
             "reference": None if sheet.reference is None else int(place[sheet.reference]),
             "is_baseline": sheet.is_baseline, "are_equal": sheet.are_equal, "said": quality_text.summary(sheet),
-            "real": tables.floors(sheet, rows, source.real), "floor": _floor(source, sheet, first["dataset"]),
+            "real": tables.floors(sheet, rows, source.real), "floor": _floor(source, sheet, rows),
             "axes": [_axis(axis, sheet.better) for axis in effects.axes(
                 ranked, sheet.quantity, sheet.better, source.records)]
             if sheet.better and len(ranked) else []})
@@ -264,22 +263,13 @@ def _axis(axis: effects.Axis, better: str) -> Axis:
     return {"name": axis.name, "best": axis.best, "nfe": nfe.spelt(axis.nfe), "effects": levels}
 
 
-def _floor(source: Source, sheet: quality.Sheet, dataset: str) -> float | None:
-    """Value of held-out real images, in the quantity of the sheet."""
-    for name, values in source.real.held_out.items():
-        if name.rpartition(":")[0].partition("(")[0] == dataset and sheet.column in values:
-            number = sheet.quantity.number(values)
-            return None if number is None else _number(number.debiased)
-    return None
+def _floor(source: Source, sheet: quality.Sheet, rows: pandas.DataFrame) -> float | None:
+    number = tables.held_out(source.real, sheet, rows)
+    return None if number is None else _number(number.debiased)
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _word(name: str, value: str) -> str:
-    """'ddim', but 'steps 20': a bare number says nothing."""
-    return "" if value == "-" else f"{name} {value}" if value.replace(".", "").replace("-", "").isdigit() else value
 
 
 def _number(value: Any) -> float | None:
