@@ -56,6 +56,7 @@ _HOMES = {
     "diffbench.registry.hooks": ("hookimpl",),
     "diffbench.diffusion.sampling": ("sample", "trajectory"),
     "diffbench.diffusion.classifier": ("Classifier", "fit_classifier"),
+    "diffbench.diffusion.weights": ("denoiser_tensors", "misfit"),
     "diffbench.stats.frechet": ("Moments", "enough_samples", "frechet_distance", "moments"),
     "diffbench.stats.jackknife": (
         "Jackknife", "Measured", "NoInterval", "jackknife", "jackknife_blocks", "jackknifed", "jackknifed_mean",

@@ -174,7 +174,8 @@ def enough(rows: pd.DataFrame, column: str, within: float = 0.10) -> pd.DataFram
 
 def trained_rows(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """The rows that are ok, have a value and a trained network."""
-    return rows[(rows["status"] == "ok") & rows[column].notna() & (rows["train_steps"] > 0)]
+    is_trained = rows["train_steps"].isna() | (rows["train_steps"] > 0)       # given weights count as trained
+    return rows[(rows["status"] == "ok") & rows[column].notna() & is_trained]
 
 
 def _options(part: pd.DataFrame, kind: str) -> list[str]:

@@ -24,13 +24,12 @@ from diffbench.diffusion import sampling
 from diffbench.diffusion.denoiser import Denoiser, clipped, not_finite
 from diffbench.diffusion.noise import sample_seeds
 from diffbench.diffusion.pixels import as_condition, to_pixels
-from diffbench.errors import DiffbenchError, Diverged, OptionError
+from diffbench.diffusion.weights import fill
+from diffbench.errors import Diverged, OptionError
 from diffbench.registry.registry import Registry
 from diffbench.stages import drawing, training_loop
 from diffbench.stats.label_shares import label_sequence
 from diffbench.store.paths import user_path
-
-MOST_NAMED = 5                        # tensors of each sort that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class Model:
         self._parts, self._registry, self.device = parts, registry, device
         self.cell = self._given(parts.cell)
         self._denoiser: Denoiser = training_loop.build(self.cell, device).eval().requires_grad_(False)
-        _fill(self._denoiser, parts.weights, parts.origin)
+        fill(self._denoiser, parts.weights, parts.origin)
         guided = self.cell.conditioning.needs_classifier
         self._helpers = drawing.helpers_for(self.cell, device,
                                             parts.tensors("noisy_classifier", saved_model.WEIGHTS) if guided else None)
@@ -213,22 +212,6 @@ class Model:
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(were)
-
-
-def _fill(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Loads weights; raises DiffbenchError with the first tensors that do not fit."""
-    own = model.state_dict()
-    missing = [name for name in own if name not in weights]
-    beyond = [name for name in weights if name not in own]
-    shaped = [f"{name} {list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own
-              if name in weights and weights[name].shape != own[name].shape]
-    problems = [f"{len(names)} {what}: {', '.join(names[:MOST_NAMED])}"
-                + (" ..." if len(names) > MOST_NAMED else "")
-                for what, names in (("missing", missing), ("unexpected", beyond), ("of another shape", shaped))
-                if names]
-    if problems:
-        raise DiffbenchError(f"the weights of {origin} are of another architecture; tensors {'; '.join(problems)}")
-    model.load_state_dict(weights)
 
 
 def _total(cell: Cell, count: int | None, condition: Condition | None) -> int:

@@ -57,6 +57,11 @@ class Recipe:
         return replace(self, **changed)
 
     @property
+    def train_steps(self) -> int:
+        """Steps that its training takes; 0 where its method trains nothing."""
+        return self.train.steps if self.method.trains else 0
+
+    @property
     def data_shape(self) -> tuple[int, ...]:
         """(C, *space) of what is noised: of the data, or of their latents where there is an autoencoder."""
         return self.autoencoder.latent_shape(self.dataset.shape)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -35,6 +35,21 @@ class Method(Component):
     """
 
     kind = "method"
+    trains: ClassVar[bool] = True                              # False: the weights are those of `initial`, as they are
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what it reads from outside, such as a file of weights; "" where it reads nothing.
+
+        Raises DataError where that is missing.
+        """
+        return ""
+
+    def initial(self, own: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+        """The weights of the denoiser, by the names of its state dict; asked only of a method that does not train.
+
+        own: the tensors that the denoiser has, `network.*` and `condition.*`.
+        """
+        raise NotImplementedError(f"{self.component_name()} trains nothing, and has no weights to give")
 
     @abstractmethod
     def prepare(self, model: nn.Module) -> list[nn.Parameter]:

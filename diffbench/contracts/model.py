@@ -21,6 +21,8 @@ from diffbench.contracts.noise_schedule import NoiseSchedule
 from diffbench.contracts.values import Denoise, DenoiseCondition, Io, Level, Noised, NoisyClassifier, Prediction
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffbench.contracts.cell import Recipe
     from diffbench.contracts.dataset import Dataset
     from diffbench.contracts.noise_schedule import NoiseSchedule
@@ -91,6 +93,16 @@ class Backbone(Component):
     @abstractmethod
     def signal_width(self) -> int:
         """Width D of the vectors and tokens it takes."""
+
+    def weights_in(self, path: Path) -> dict[str, Tensor] | None:
+        """Weights of its network by the names of its state dict, where a path holds them in a form that only this
+        backbone reads; None where it does not. Used by the method `pretrained`.
+        """
+        return None
+
+    def why_not_from(self, path: Path, recipe: Recipe) -> str | None:
+        """Why those weights cannot work in a recipe, such as another noise schedule, in one sentence, or None."""
+        return None
 
     @abstractmethod
     def build(self, io: Io) -> nn.Module:

@@ -75,8 +75,8 @@ class Plan:
 
     def saved_train_steps(self) -> tuple[int, int]:
         """(training steps to take, training steps if every cell were trained alone)."""
-        alone = sum(p.cell.train.steps for p in self.cells if not p.skipped)
-        shared = {p.stages["train"]: p.cell.train.steps for p in self.cells if not p.skipped}
+        alone = sum(p.cell.train_steps for p in self.cells if not p.skipped)
+        shared = {p.stages["train"]: p.cell.train_steps for p in self.cells if not p.skipped}
         return sum(shared.values()), alone
 
     def saved_evaluations(self) -> tuple[int, int]:

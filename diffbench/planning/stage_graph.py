@@ -82,6 +82,8 @@ class _Builder(StageBook):
 
     def _training(self, recipe: Recipe) -> str:
         parts, needs = self._in_training(recipe), self._needs("train", recipe, recipe.training_components().values())
+        if not recipe.method.trains:
+            return self._given(recipe, parts, needs)
         # auto is not one thing
         settings = settings_json(recipe.train, identity=True) | {"precision": recipe.train.dtype_on(self.device)}
         content = {"dataset": self.content_of(recipe.dataset), **parts, "train": settings, "seed": recipe.seed}
@@ -91,6 +93,13 @@ class _Builder(StageBook):
                           evaluations=PASSES * recipe.train.steps * recipe.train.batch_size)
         task = {"recipe": describe_recipe(recipe, self.names)} | work
         return self.add("train", content, task, {}, self._train_label(recipe), needs, gpus=recipe.train.gpus)
+
+    def _given(self, recipe: Recipe, parts: dict[str, Any], needs: dict[str, str]) -> str:
+        """Weights that are there already: their content decides, not how others would be trained."""
+        content = {"dataset": self.content_of(recipe.dataset), **parts, "given": recipe.method.fingerprint()}
+        task = {"recipe": describe_recipe(recipe, self.names)} | self.work(1, recipe.dataset, recipe.backbone,
+                                                                           recipe.method)
+        return self.add("train", content, task, {}, self._train_label(recipe), needs)
 
     def _in_training(self, recipe: Recipe) -> dict[str, Any]:
         """The identities of the components that a training sees, without its data set."""

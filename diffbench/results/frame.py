@@ -103,6 +103,11 @@ def counted(table: pandas.DataFrame, column: str | None = None) -> pandas.DataFr
     return ok if column is None else ok[ok[column].notna()]
 
 
+def is_trained(table: pandas.DataFrame) -> pandas.Series:
+    """Whether the network of each row was trained; one whose weights were given counts, by steps that nobody knows."""
+    return table["train_steps"].isna() | (table["train_steps"] > 0)
+
+
 def column(name: str, values: Sequence[Any]) -> pandas.Series:
     """Values as a column of the frame, None where one is missing.
 

@@ -187,7 +187,7 @@ class Rows:
         row |= {MORE_KINDS: more} if more else {}
         row |= {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale, "seed": cell.seed,
                 "noise_seed": cell.noise_seed,
-                "train_steps": cell.train.steps}
+                "train_steps": cell.train_steps if cell.method.trains else None}
         row |= {name: option_value(cell, name, self.plan) for name in self.varying}
         row["origins"] = ", ".join(sorted({registry.ref_of(c).origin for c in named.values()}))
         return row

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
+from diffbench.contracts.cell import Recipe
+from diffbench.diffusion.weights import fill
 from diffbench.stages import training_loop
 from diffbench.stages.checkpoints import Checkpoints
 from diffbench.stages.compiling import Compiling
@@ -14,6 +18,8 @@ def train_share(context: Context, share: Ranks) -> Files:
     them.
     """
     recipe = context.recipe()
+    if not recipe.method.trains:
+        return _as_they_are(context, recipe) if share.rank == 0 else {}
     split = recipe.dataset.load()["train"]
     dtype = "bfloat16" if training_loop.uses_bfloat16(recipe, context.device) else "float32"
     checkpoints = Checkpoints(pieces=context.pieces(dtype=dtype, gpus=share.count),
@@ -33,3 +39,14 @@ def train_share(context: Context, share: Ranks) -> Files:
              **compiling.facts()}
     return {"weights.safetensors": context.write_tensors("weights.safetensors", trained.weights),
             "facts.json": as_json(facts)}
+
+
+def _as_they_are(context: Context, recipe: Recipe) -> Files:
+    """Files of a method that trains nothing: its weights, once they fit."""
+    model = training_loop.build(recipe, torch.device("cpu"))
+    fill(model, recipe.method.initial(model.state_dict(), recipe), f"the method {recipe.method.component_name()}")
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    facts = {"losses": [], "steps_per_loss": training_loop.CHUNK, "train_loss": None, "train_seconds": 0.0,
+             "resumed_at": [], "train_count": 0, "threads": context.threads, "gpus": 1, "dtype": "float32",
+             "is_deterministic": context.execution["is_deterministic"], "compiled": False}
+    return {"weights.safetensors": context.write_tensors("weights.safetensors", weights), "facts.json": as_json(facts)}

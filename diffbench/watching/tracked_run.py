@@ -155,7 +155,7 @@ class TrackedRun:
     def _parameters(self, cell: Cell) -> dict[str, Any]:
         parameters = dict(_flat(describe_cell(cell, self.plan.names)))
         derived = {"steps": cell.scheduler.steps, "guidance_scale": cell.conditioning.guidance_scale,
-                   "noise_seed": cell.noise_seed, "train_steps": cell.train.steps}
+                   "noise_seed": cell.noise_seed, "train_steps": cell.train_steps}
         return {name: value for name, value in (parameters | derived).items() if value is not None}
 
 

@@ -17,7 +17,7 @@ from diffbench.report.layout import layout, named, short_names, worded
 from diffbench.report.page.shapes import Axis, Cost, Curve, Difference, Entry, Facts, Sheet
 from diffbench.report.reading import Source
 from diffbench.results import nfe
-from diffbench.results.frame import counted, more_kinds
+from diffbench.results.frame import counted, is_trained, more_kinds
 from diffbench.results.quantity import ABSENT
 from diffbench.stats.over_seeds import Estimate, holm
 from diffbench.store.artefacts import Store
@@ -58,7 +58,7 @@ def configurations(source: Source) -> Configurations:
         scale = part["guidance_scale"].iloc[0]
         result.facts.append({"nfe": float(part["nfe"].mean()), "scale": None if pandas.isna(scale) else float(scale),
                             "scheduler": part["scheduler"].iloc[0],
-                            "trained": bool((part["train_steps"] > 0).all()), "cells": list(part["cell_id"])})
+                            "trained": bool(is_trained(part).all()), "cells": list(part["cell_id"])})
     short = short_names(telling)
     differ = len({f["nfe"] for f in result.facts}) > 1
     for key, place in result.keys.items():
@@ -80,7 +80,7 @@ def of_sheets(source: Source, lines: Configurations) -> list[Sheet]:
         adjusted = dict(zip(sheet.to_reference, holm([d.p for d in sheet.to_reference.values()]), strict=True))
         entries = {int(place[key]): _entry(sheet, key, adjusted) for key in sheet.configurations}
         has_it = rows["cell_id"].map(lambda i, s=sheet: s.quantity.number(source.records[i]) is not None)
-        ranked = rows[(rows["train_steps"] > 0) & has_it]
+        ranked = rows[is_trained(rows) & has_it]
         first = rows.iloc[0]
         contents.append({
             "id": f"sheet{i}", "column": sheet.column, "name": sheet.quantity.name, "better": sheet.better,
