@@ -78,6 +78,8 @@ from diffbench.diffusion.transitions import Posterior as Posterior
 from diffbench.diffusion.transitions import posterior as posterior
 from diffbench.diffusion.transitions import step_divergence as step_divergence
 from diffbench.diffusion.transitions import weighted_sum as weighted_sum
+from diffbench.diffusion.weights import denoiser_tensors as denoiser_tensors
+from diffbench.diffusion.weights import misfit as misfit
 from diffbench.errors import BrokenComponent as BrokenComponent
 from diffbench.errors import DataError as DataError
 from diffbench.errors import DiffbenchError as DiffbenchError

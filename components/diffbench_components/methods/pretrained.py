@@ -130,10 +130,13 @@ def _conflict(config: dict[str, Any], path: Path, cell: Cell) -> str | None:
     """What a saved model was trained with and a cell has otherwise."""
     for kind in ("noise_schedule", "parameterization"):
         then, now = config["cell"][kind], getattr(cell, kind)
-        options = {name: _plain(getattr(now, name, None)) for name in then["options"]}
-        if then["component"].rpartition(".")[2] != now.component_name() or then["options"] != options:
-            return (f"the weights in {path} were trained with the {kind} {_named(then['component'], then['options'])}, "
-                    f"and this cell has {_named(now.component_name(), options)}")
+        was = then["component"].rpartition(".")[2]
+        differ = [] if was != now.component_name() else [name for name, value in then["options"].items()
+                                                         if _plain(getattr(now, name)) != value]
+        if was != now.component_name() or differ:
+            return (f"the weights in {path} were trained with the {kind} "
+                    f"{_named(was, {name: then['options'][name] for name in differ})}, and this cell has "
+                    f"{_named(now.component_name(), {name: _plain(getattr(now, name)) for name in differ})}")
     return None
 
 
