@@ -46,10 +46,11 @@ class Method(Component):
 
     def initial(self, own: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
         """The weights of the denoiser, by the names of its state dict; asked only of a method that does not train.
+        What is missing is named and refused.
 
         own: the tensors that the denoiser has, `network.*` and `condition.*`.
         """
-        raise NotImplementedError(f"{self.component_name()} trains nothing, and has no weights to give")
+        return {}
 
     @abstractmethod
     def prepare(self, model: nn.Module) -> list[nn.Parameter]:

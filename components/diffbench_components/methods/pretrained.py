@@ -13,11 +13,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from diffbench import (
-    Batch,
     Cell,
     DataError,
-    Method,
-    Network,
     Recipe,
     denoiser_tensors,
     incidental_option,
@@ -25,13 +22,14 @@ from diffbench import (
     read_tensors,
     user_path,
 )
+from diffbench_components.methods.scratch import Scratch
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 SAVED = "model.json"                  # of a folder that `Model.save` wrote
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrained(Method):
+class Pretrained(Scratch):
     """Weights from a file or a folder are used as they are; nothing is trained.
 
     weights: a safetensors file with the tensors of the denoiser (`network.*`, `condition.*`), or of the backbone's
@@ -41,6 +39,7 @@ class Pretrained(Method):
 
     weights: str = incidental_option()                         # the file or folder; its content counts, not its place
 
+    default_of_kind = False
     trains: ClassVar[bool] = False
     examples = ()                                              # none without a file
 
@@ -80,9 +79,6 @@ class Pretrained(Method):
 
     def prepare(self, model: nn.Module) -> list[nn.Parameter]:
         return []
-
-    def loss(self, network: Network, batch: Batch, recipe: Recipe) -> Tensor:
-        raise NotImplementedError("nothing is trained")
 
     def finish(self, model: nn.Module, average: Sequence[Tensor]) -> dict[str, Tensor]:
         return model.state_dict()
