@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from diffbench.contracts.cell import Cell, Recipe
 from diffbench.contracts.options import Options
 from diffbench.errors import DataError
 from diffbench.matrix.describing import further, is_necessary
@@ -83,3 +84,20 @@ class StageBook(Remembered):
                 raise DataError(f"dataset {self.names.full(dataset)}: {error}") from error
             self.remarks.add(self.names.label(dataset), dataset.remark())
         return self.names.identity(dataset, "training") | {"content": self.fingerprints[dataset]}
+
+    def train_label(self, recipe: Recipe) -> str:
+        """Name of a training, for people: 'unet, linear, epsilon, film, seed 0'."""
+        components = recipe.training_components()
+        return self._label(components, "noise_schedule", "parameterization", "conditioning") + f", seed {recipe.seed}"
+
+    def sample_label(self, cell: Cell) -> str:
+        """Name of the samples of a cell: 'unet, linear, film, ddim(steps=20), seed 0'."""
+        label = self._label(cell.components(), "noise_schedule", "conditioning", "scheduler") + f", seed {cell.seed}"
+        return label + (f", noise seed {cell.noise_seed}" if cell.noise_seed != cell.seed else "")
+
+    def _label(self, components: dict[str, Any], *kinds: str) -> str:
+        """The backbone, the components of these kinds and those that are no defaults of further kinds, for people."""
+        def made() -> str:
+            named = [components[kind] for kind in kinds] + [*self.further(components).values()]
+            return ", ".join([self.names.full(components["backbone"]), *map(self.names.label, named)])
+        return self.once(made, ("label", *kinds), *components.values())

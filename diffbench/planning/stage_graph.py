@@ -92,14 +92,14 @@ class _Builder(StageBook):
                           *self.further(recipe.training_components()).values(),
                           evaluations=PASSES * recipe.train.steps * recipe.train.batch_size)
         task = {"recipe": describe_recipe(recipe, self.names)} | work
-        return self.add("train", content, task, {}, self._train_label(recipe), needs, gpus=recipe.train.gpus)
+        return self.add("train", content, task, {}, self.train_label(recipe), needs, gpus=recipe.train.gpus)
 
     def _given(self, recipe: Recipe, parts: dict[str, Any], needs: dict[str, str]) -> str:
         """Weights that are there already: their content decides, not how others would be trained."""
         content = {"dataset": self.content_of(recipe.dataset), **parts, "given": recipe.method.fingerprint()}
         task = {"recipe": describe_recipe(recipe, self.names)} | self.work(1, recipe.dataset, recipe.backbone,
                                                                            recipe.method)
-        return self.add("train", content, task, {}, self._train_label(recipe), needs)
+        return self.add("train", content, task, {}, self.train_label(recipe), needs)
 
     def _in_training(self, recipe: Recipe) -> dict[str, Any]:
         """The identities of the components that a training sees, without its data set."""
@@ -118,7 +118,7 @@ class _Builder(StageBook):
         parents, needs = {"train": train}, self._needs("sample", cell, components.values())
         content = {**parents, **sampling, "sample": {**settings, "seed": cell.noise_seed}, "seed": cell.seed}
         batch = None if cell.sample.batch_size == "auto" else min(int(cell.sample.batch_size), cell.sample.count)
-        return self.add("sample", content, described | work, parents, self._sample_label(cell), needs, batch=batch)
+        return self.add("sample", content, described | work, parents, self.sample_label(cell), needs, batch=batch)
 
     def _needs(self, stage: str, recipe: Recipe, components: Iterable[Component]) -> dict[str, str]:
         """The keys of what components need of a stage, by role; the stages that make it join the plan."""
@@ -172,13 +172,13 @@ class _Builder(StageBook):
             1, cell.dataset, cell.backbone, cell.noise_schedule, metric)
         needs = self._needs("evaluate", cell, [*cell.training_components().values(), metric])
         return self.add("evaluate", content, task, {"train": train},
-                         f"{metric.column(self.matrix.extractor)} of {self._train_label(cell)}", needs)
+                         f"{metric.column(self.matrix.extractor)} of {self.train_label(cell)}", needs)
 
     def _measured(self, cell: Cell, sample: str, metrics: list[Any]) -> dict[str, str]:
         extractor = self.matrix.extractor
         eyes, reference, task, sees_training = self.once(lambda: self._reference(cell, metrics), "reference",
                                                           cell.dataset, *metrics)
-        label = self._sample_label(cell)
+        label = self.sample_label(cell)
         seen = task | self.work(cell.sample.count, cell.dataset, extractor)
         features = self.add("features", {"sample": sample}, seen, {"sample": sample}, label, eyes)
         stages = {"features": features}
@@ -294,18 +294,3 @@ class _Builder(StageBook):
         if note and note not in self.plan.notes:
             self.plan.notes.append(note)
         return reason is None
-
-    def _train_label(self, recipe: Recipe) -> str:
-        components = recipe.training_components()
-        return self._label(components, "noise_schedule", "parameterization", "conditioning") + f", seed {recipe.seed}"
-
-    def _sample_label(self, cell: Cell) -> str:
-        label = self._label(cell.components(), "noise_schedule", "conditioning", "scheduler") + f", seed {cell.seed}"
-        return label + (f", noise seed {cell.noise_seed}" if cell.noise_seed != cell.seed else "")
-
-    def _label(self, components: dict[str, Any], *kinds: str) -> str:
-        """The backbone, the components of these kinds and those that are no defaults of further kinds, for people."""
-        def made() -> str:
-            named = [components[kind] for kind in kinds] + [*self.further(components).values()]
-            return ", ".join([self.names.full(components["backbone"]), *map(self.names.label, named)])
-        return self.once(made, ("label", *kinds), *components.values())
